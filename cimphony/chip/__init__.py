@@ -1,0 +1,52 @@
+"""The chip description: frozen, validated, torch-free. Named chips are in `cimphony/chips/*.yaml`."""
+
+from cimphony.chip.chip import Chip, OperationKind, Unit, build_chip
+from cimphony.chip.crossbar import (
+    Adc,
+    Cell,
+    CrossbarUnit,
+    DoublingLaw,
+    Encoding,
+    EnergyLaw,
+    InputCoding,
+    LinearLaw,
+    SurveyLaw,
+    TableLaw,
+)
+from cimphony.chip.devices import Device, GaussianDevice, IdealDevice, PcmDevice, RramDevice, Stuck
+from cimphony.chip.load import chip_names, load_chip
+from cimphony.chip.part import MODES, Component, Mode, Part
+from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
+
+__all__ = [
+    "MODES",
+    "Adc",
+    "Cell",
+    "Chip",
+    "Component",
+    "CrossbarUnit",
+    "Device",
+    "DoublingLaw",
+    "Encoding",
+    "EnergyLaw",
+    "GaussianDevice",
+    "GpuUnit",
+    "IdealDevice",
+    "InputCoding",
+    "LinearLaw",
+    "Link",
+    "Mode",
+    "NorPimUnit",
+    "OperationKind",
+    "Part",
+    "PcmDevice",
+    "RramDevice",
+    "SpecialFunctionUnit",
+    "Stuck",
+    "SurveyLaw",
+    "TableLaw",
+    "Unit",
+    "build_chip",
+    "chip_names",
+    "load_chip",
+]

@@ -1,0 +1,95 @@
+"""Chip: one frozen description that both towers read, numbers and cost."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from cimphony.chip.crossbar import CrossbarUnit
+from cimphony.chip.explain import explain
+from cimphony.chip.part import Part, Positive
+from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
+from cimphony.errors import ChipError
+
+Unit = Annotated[CrossbarUnit | NorPimUnit | SpecialFunctionUnit | GpuUnit, Field(discriminator="kind")]
+OperationKind = Literal[
+    "static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"
+]
+_RUNS: dict[str, tuple[str, ...]] = {
+    "static_matmul": ("crossbar", "gpu"),
+    "dynamic_matmul": ("nor_pim", "gpu"),
+    **dict.fromkeys(("softmax", "activation", "norm", "elementwise", "embedding"), ("special_function", "gpu")),
+}
+
+
+class Chip(Part):
+    """A chip: its units, which unit runs which kind of operation, and the links between them."""
+
+    name: str = Field(min_length=1, max_length=80)
+    source: str = Field("", description="the publication or measurement that the numbers come from")
+    node: Positive = Field(description="technology node [m]")
+    voltage: Positive | None = Field(None, description="supply voltage [V]; none: the node's nominal voltage")
+    units: dict[str, Unit] = Field(min_length=1)
+    policy: dict[OperationKind, str] = Field({}, description="the unit for each kind of operation; the rest stays digital")
+    links: dict[str, Link] = Field({}, description="connections by name: module, pu, chip")
+    notes: list[str] = Field([], description="assumptions a reader must know; every report repeats them")
+
+    @model_validator(mode="after")
+    def _policy_names_units(self) -> Self:
+        for operation, name in self.policy.items():
+            if name not in self.units:
+                raise ValueError(f"policy.{operation} = {name!r} is not one of the units: {', '.join(self.units)}")
+            kind = self.units[name].kind
+            if kind not in _RUNS[operation]:
+                raise ValueError(
+                    f"policy.{operation} = {name!r}: a {kind} unit cannot run {operation}; "
+                    f"choose a unit of kind {' or '.join(_RUNS[operation])}"
+                )
+        return self
+
+    def unit_for(self, operation: OperationKind) -> Unit | None:
+        """The unit that runs this kind of operation, or None where it stays digital."""
+        name = self.policy.get(operation)
+        return None if name is None else self.units[name]
+
+    def replace(self, changes: Mapping[str, Any]) -> "Chip":
+        """A new chip with fields changed, for example `{"units.analog.adc.bits": 7}`.
+
+        Keys are dotted paths into the description. Raises ChipError for a path that does not exist or a value
+        that is not allowed.
+        """
+        data = self.model_dump()
+        for path, value in changes.items():
+            _set(data, path, value)
+        return build_chip(data)
+
+    def to_yaml(self) -> str:
+        """The whole description as YAML; `load_chip` reads it back to an equal chip."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def build_chip(data: Any) -> Chip:
+    """A validated chip from plain data; ChipError with one clear sentence where it is not valid."""
+    if not isinstance(data, dict):
+        raise ChipError(f"a chip description is a mapping of fields, not {type(data).__name__}; start with 'name: ...'")
+    try:
+        return Chip.model_validate(data)
+    except ValidationError as error:
+        raise ChipError(explain(error, Chip, data)) from None
+
+
+def _set(data: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    place: Any = data
+    for position, key in enumerate(parents):
+        if not isinstance(place, dict) or key not in place:
+            at = ".".join(parents[:position]) or "the chip"
+            known = ", ".join(place) if isinstance(place, dict) else "no fields"
+            raise ChipError(f"{path!r} is not a path into the chip: {at} has no {key!r}; it has {known}")
+        if place[key] is None:
+            place[key] = {}
+        place = place[key]
+    if not isinstance(place, dict):
+        raise ChipError(f"{path!r} is not a path into the chip: {'.'.join(parents)} is a plain value")
+    place[last] = value

@@ -1,0 +1,176 @@
+"""The crossbar unit as data: cells, encoding of the weights, input coding, converter."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from cimphony.chip.devices import Device
+from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, NonNegative, Part, Positive
+
+CellBits = Annotated[int, Field(ge=1, le=8)]
+ConverterBits = Annotated[int, Field(ge=1, le=16)]
+
+
+def _bits_by_mode(value: Any) -> Any:
+    """A plain number of bits is one mode: SLC for 1 bit, MLC for more."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"slc" if value == 1 else "mlc": value}
+    return value
+
+
+class Cell(Part):
+    """A memory cell: its modes and the device behind each."""
+
+    bits: Annotated[dict[Mode, CellBits], BeforeValidator(_bits_by_mode), Field(min_length=1)] = Field(
+        description="bits a cell holds in each mode"
+    )
+    device: Annotated[dict[Mode, Device], PER_MODE] = Field(description="the device, one for all modes or one per mode")
+    slc_rate: Fraction | None = Field(
+        None, description="share of a layer's output columns kept in SLC cells where a chip has both modes"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        both = len(self.bits) == len(MODES)
+        if both and self.slc_rate is None:
+            raise ValueError("slc_rate is needed where a cell has both modes, slc and mlc; choose 0 to 1")
+        if not both and self.slc_rate is not None:
+            raise ValueError("slc_rate makes no sense with one cell mode; remove it, or give bits for slc and mlc")
+        missing = [mode for mode in self.bits if mode not in self.device]
+        if missing:
+            raise ValueError(f"device is missing for mode {missing[0]}; give one device per mode in bits")
+        return self
+
+
+class Encoding(Part):
+    """How a signed weight integer becomes unsigned cell levels."""
+
+    weights: Literal["twos_complement", "offset", "differential"] = Field(
+        description="twos_complement: bit slices, the top one negative; offset: w + 2^(bits-1), the offset subtracted "
+        "digitally; differential: positive and negative cells"
+    )
+    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(8, description="bits of a weight with its sign; none: not quantised")
+    scale: Literal["tensor", "column"] = Field("column", description="one scale per weight matrix, or one per output column")
+    flip: bool = Field(
+        False, description="store a column inverted where that lowers its largest sum (ISAAC); undone digitally"
+    )
+    subtract: Literal["analog", "digital"] = Field(
+        "analog", description="differential only: currents subtracted before one signed converter, or codes after two"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.flip and self.weights == "differential":
+            raise ValueError("flip works on unsigned columns; use weights: twos_complement or offset, or flip: false")
+        return self
+
+
+class InputCoding(Part):
+    """How activations reach the rows."""
+
+    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(8, description="bits of an input with its sign; none: not quantised")
+    coding: Literal["bit_serial", "multi_bit", "pulse_width"] = Field(
+        "bit_serial",
+        description="bit_serial: one bit of the two's complement a read; multi_bit: signed digits of slice_bits a read; "
+        "pulse_width: the whole signed magnitude as one pulse",
+    )
+    slice_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="multi_bit only: bits of one digit")
+    range: Literal["static", "token"] = Field(
+        "token", description="static: one range per layer, learned by calibration; token: the largest value of each token"
+    )
+    quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        1.0, description="static only: share of the calibration inputs that the range covers"
+    )
+
+
+class DoublingLaw(Part):
+    """Energy doubles with every bit, as in a capacitor array limited by matching (HyFlexPIM, ISAAC)."""
+
+    kind: Literal["doubling"] = "doubling"
+    bits: ConverterBits = Field(description="resolution at which the energy is known")
+    energy: NonNegative = Field(description="energy of one conversion at that resolution [J]")
+
+
+class LinearLaw(Part):
+    """Energy grows in proportion to the bits (PUMA)."""
+
+    kind: Literal["linear"] = "linear"
+    energy_per_bit: NonNegative = Field(description="energy of one conversion per bit [J]")
+
+
+class SurveyLaw(Part):
+    """Best-case regression over the public ADC survey (Andrulis 2024, arXiv 2404.06553), at the unit's node and rate."""
+
+    kind: Literal["survey"] = "survey"
+
+
+class TableLaw(Part):
+    """Energies read from a table, no interpolation."""
+
+    kind: Literal["table"] = "table"
+    energy: dict[ConverterBits, NonNegative] = Field(description="energy of one conversion [J] by bits", min_length=1)
+    source: str = Field("", description="where the table comes from")
+
+
+EnergyLaw = Annotated[DoublingLaw | LinearLaw | SurveyLaw | TableLaw, Field(discriminator="kind")]
+
+
+class Adc(Part):
+    """The analog-to-digital converter at the foot of the columns."""
+
+    kind: Literal["sar", "flash", "ramp", "neuron"] = "sar"
+    bits: Annotated[dict[Mode, ConverterBits], PER_MODE] = Field(description="resolution for each cell mode")
+    range: Literal["level", "full_scale", "calibrated"] = Field(
+        "level",
+        description="level: one code per cell level, saturating above; full_scale: the largest possible sum fits; "
+        "calibrated: the largest sum seen in calibration fits",
+    )
+    quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        1.0, description="calibrated only: share of the calibration sums that the range covers"
+    )
+    columns_per_adc: Count = Field(1, description="columns that share one converter")
+    energy_law: EnergyLaw | None = Field(None, description="energy of a conversion; none: not part of this description")
+    area: NonNegative = Field(0.0, description="area of one converter [m2]")
+    node: Positive | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
+    source: str = Field("", description="where the numbers come from")
+
+
+class CrossbarUnit(Part):
+    """Arrays of memory cells that multiply stored weights with inputs on the rows."""
+
+    kind: Literal["crossbar"] = "crossbar"
+    rows: Count = Field(description="rows of one array = inputs summed before conversion")
+    columns: Count = Field(description="columns of cells of one array")
+    cell: Cell
+    encoding: Encoding
+    input: InputCoding
+    adc: Adc | None = Field(None, description="none: an ideal converter, every sum passes unchanged")
+    fidelity: Literal["exact", "effective"] = Field(
+        "exact", description="exact: every read is converted; effective: one product with the noisy weights"
+    )
+    cycle: Positive = Field(100e-9, description="time of one array read with its conversions [s]")
+    count: dict[str, Count] = Field(
+        {"array": 1}, description="how the unit is nested, innermost first: arrays in a module, modules in a pu, ..."
+    )
+    components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
+    source: str = Field("", description="where the numbers come from")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        quantised = self.encoding.bits is not None and self.input.bits is not None
+        if self.fidelity == "exact" and not quantised:
+            raise ValueError(
+                "fidelity exact reads integers: give encoding.bits and input.bits, or choose fidelity: effective"
+            )
+        if self.adc is not None and not quantised:
+            raise ValueError("an adc converts sums of integers: give encoding.bits and input.bits, or adc: null")
+        if self.encoding.bits is None and self.encoding.weights != "differential":
+            raise ValueError("unquantised weights (encoding.bits: null) need encoding.weights: differential")
+        if self.encoding.bits is not None:
+            for mode, bits in self.cell.bits.items():
+                if bits >= self.encoding.bits:
+                    raise ValueError(
+                        f"cell.bits.{mode} = {bits} must be below encoding.bits = {self.encoding.bits}, "
+                        "which counts the sign"
+                    )
+        return self

@@ -1,0 +1,74 @@
+"""A pydantic error as one clear sentence: the field, the value, what is allowed, the way out."""
+
+import difflib
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any]) -> str:
+    """The first error of a validation as a sentence, and how many more there are."""
+    details = error.errors(include_url=False)
+    first, others = details[0], len(details) - 1
+    name = data.get("name")
+    path = [str(part) for part in first["loc"] if not _is_tag(part, first, data)]
+    field = ".".join(path)
+    more = f" ({others} more {'error' if others == 1 else 'errors'} after this one)" if others else ""
+    return f"chip {name!r}: {_sentence(first, field, path, model)}{more}"
+
+
+def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) -> str:
+    kind, value = detail["type"], detail.get("input")
+    if kind == "extra_forbidden":
+        known = _fields_at(model, detail["loc"][:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else ""
+        fields = f"Its fields are: {', '.join(known)}." if known else ""
+        return " ".join(part for part in (f"{field} is not a field;" if hint else f"{field} is not a field.", hint, fields) if part)
+    if kind == "missing":
+        return f"{field} is missing; add it to the description"
+    if kind == "union_tag_not_found":
+        return f"{field}.kind is missing; choose one of {detail['ctx'].get('expected_tags', 'the unit kinds')}"
+    if kind == "union_tag_invalid":
+        context = detail["ctx"]
+        return f"{field}.kind = {context['tag']!r} is unknown; choose one of {context['expected_tags']}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"{field}: {message}" if field else message
+    message = message[0].lower() + message[1:]
+    return f"{field} = {value!r} is not allowed: {message.replace('input should', 'it must')}"
+
+
+def _is_tag(part: Any, detail: Any, data: Any) -> bool:
+    """Pydantic puts the chosen union member into the path; a reader of the YAML never wrote it."""
+    place = data
+    for step in detail["loc"]:
+        if isinstance(place, dict) and step in place:
+            place = place[step]
+        elif step is part:
+            return isinstance(place, dict) and place.get("kind") == part
+    return False
+
+
+def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the part that a path leads to; walks unions by their tag."""
+    candidates: list[Any] = [model]
+    for step in path:
+        following: list[Any] = []
+        for candidate in candidates:
+            fields = candidate.model_fields
+            if step in fields:
+                following += _models(fields[step].annotation)
+            elif fields.get("kind") is not None and fields["kind"].default == step:
+                following.append(candidate)
+        candidates = following or candidates  # a dictionary key keeps the values' type
+    names: list[str] = []
+    for candidate in candidates:
+        names += [name for name in candidate.model_fields if name not in names]
+    return names
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]

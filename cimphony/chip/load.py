@@ -1,0 +1,78 @@
+"""Named chips and chip files: YAML in, a validated chip out."""
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cimphony.chip.chip import Chip, build_chip
+from cimphony.errors import ChipError
+
+_PRESETS = files("cimphony") / "chips"
+
+
+def chip_names() -> list[str]:
+    """Names of the chips that come with the library."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _PRESETS.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_chip(name: str | Path) -> Chip:
+    """A chip by preset name, or from a YAML file.
+
+    A file may say `base: NAME` and give only what differs: mappings merge, anything else replaces.
+    Raises ChipError where the chip is unknown, the file is no YAML mapping, or a field is not valid.
+    """
+    if str(name) in chip_names():
+        return _preset(str(name))
+    return build_chip(_resolve(_read(Path(name)), Path(name).parent, ()))
+
+
+@cache
+def _preset(name: str) -> Chip:
+    return build_chip(_resolve(_parse((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"), name), None, (name,)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ChipError(
+            f"chip {str(path)!r} is neither a preset nor a file. Presets: {', '.join(chip_names())}. "
+            "Or give the path of a YAML file."
+        )
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise ChipError(f"{path} is not text in UTF-8; a chip file is YAML") from None
+
+
+def _parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ChipError(f"{name} is not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise ChipError(f"{name}: a chip file is a mapping of fields, not {type(data).__name__}; start with 'name: ...'")
+    return data
+
+
+def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if base in seen:
+        raise ChipError(f"base: {base} leads back to itself ({' -> '.join((*seen, base))}); remove one base")
+    if base in chip_names():
+        parent = _parse((_PRESETS / f"{base}.yaml").read_text(encoding="utf-8"), base)
+    else:
+        parent = _read((folder or Path()) / str(base))
+    return _merge(_resolve(parent, folder, (*seen, str(base))), data)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = _merge(old, value) if same_kind else value  # another kind of part shares no fields
+    return merged

@@ -1,0 +1,40 @@
+"""What every part of a chip description shares: frozen, strict about names, SI numbers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Mode = Literal["slc", "mlc"]
+MODES: tuple[Mode, ...] = ("slc", "mlc")
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a chip: unknown fields, NaN and Inf are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _for_every_mode(value: Any) -> Any:
+    """A plain value means the same for SLC and MLC cells."""
+    if isinstance(value, dict) and set(value) <= set(MODES):
+        return value
+    return dict.fromkeys(MODES, value)
+
+
+PER_MODE = BeforeValidator(_for_every_mode)
+
+
+class Component(Part):
+    """A circuit block as data: what each action costs, how large it is, where the numbers come from."""
+
+    energy: dict[str, NonNegative] = Field({}, description="energy of one action [J], by the name of the action")
+    area: NonNegative = Field(0.0, description="area of one instance [m2]")
+    leakage: NonNegative = Field(0.0, description="static power of one instance [W]")
+    per: str = Field("array", description="what one instance serves: array, row, column, adc, module, pu, chip ...")
+    node: Positive | None = Field(None, description="technology node of the numbers [m]; none: the chip's own node")
+    source: str = Field("", description="where the numbers come from")

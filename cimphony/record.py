@@ -1,0 +1,84 @@
+"""Records: what every run writes down, as JSON, one file, written atomically. Reports are made from records only."""
+
+import json
+import os
+import platform
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cimphony.errors import DataError
+
+_PACKAGES = ("cimphony", "torch", "transformers", "numpy")
+
+
+class Record(BaseModel):
+    """One run: its settings, the chip, what was really applied, the numbers, versions and duration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    kind: Literal["evaluation", "cost", "claims", "study", "training"]
+    title: str
+    created: str = Field(description="UTC time the run began, ISO 8601")
+    duration: float = Field(0.0, description="seconds")
+    settings: dict[str, Any] = Field({}, description="everything needed to run it again")
+    chip: dict[str, Any] | None = Field(None, description="the whole chip description")
+    layers: list[dict[str, Any]] = Field([], description="what was applied, layer by layer; what stayed digital and why")
+    results: dict[str, Any] = {}
+    assumptions: list[str] = []
+    complete: bool = Field(True, description="false: the run was interrupted; what is here is finished work")
+    versions: dict[str, str] = {}
+
+
+def new_record(kind: Any, title: str, **fields: Any) -> Record:
+    """A record that begins now, with the versions of what runs."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    return Record(kind=kind, title=title, created=created, versions=versions(), **fields)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the packages that decide a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def write_record(record: Record, path: str | Path) -> Path:
+    """Write atomically: the file is either the old or the new record, never half of one."""
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise DataError(f"record {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(record.model_dump_json(indent=1) + "\n")
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return target
+
+
+def read_record(path: str | Path) -> Record:
+    """A record from its file; DataError says what is wrong with one that is not a record."""
+    try:
+        return Record.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"record {str(path)!r} cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"record {str(path)!r} is not JSON: {error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"record {str(path)!r} is not a Cimphony record: {field}: {first['msg']}") from None

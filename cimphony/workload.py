@@ -1,0 +1,89 @@
+"""What a model does, as a list of operations with shapes: no weights, no torch. JSON in and out."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+
+from cimphony.chip import OperationKind, Part
+from cimphony.chip.part import Count
+from cimphony.errors import DataError
+
+Phase = Literal["prefill", "decode"]
+
+
+class Operation(Part):
+    """One operation of one layer in one phase, repeated.
+
+    A matrix product takes [m, k] times [k, n], `groups` of them at once (heads, batch, convolution groups).
+    Anything else works on `elements` numbers. `repeat` says how often the phase does it: once in prefill, once
+    a token in decode.
+    """
+
+    layer: str = Field(description="name of the module")
+    kind: OperationKind
+    phase: Phase = "prefill"
+    function: str = Field("", description="what it computes: linear, conv2d, query_key, softmax, gelu, rms_norm, ...")
+    m: int = Field(0, ge=0, description="rows of the first matrix: tokens, or pixels of all images")
+    k: int = Field(0, ge=0, description="inner size")
+    n: int = Field(0, ge=0, description="columns of the second matrix: output features")
+    groups: Count = Field(1, description="independent products of this shape")
+    elements: int = Field(0, ge=0, description="numbers worked on, for what is not a product")
+    repeat: Count = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds over all repeats; 0 for what is not a product."""
+        return self.m * self.k * self.n * self.groups * self.repeat
+
+    @property
+    def weights(self) -> int:
+        """Stored weights of a static product; 0 otherwise."""
+        return self.k * self.n * self.groups if self.kind == "static_matmul" else 0
+
+
+class Workload(Part):
+    """The operations of a model for one request: a prompt, then new tokens."""
+
+    model: str
+    operations: list[Operation] = Field(min_length=1)
+    parameters: int = Field(0, ge=0, description="all parameters of the model, embeddings included, tied ones once")
+    batch: Count = 1
+    prompt: int = Field(0, ge=0, description="tokens of the prompt; for pictures, patches or pixels")
+    new_tokens: int = Field(0, ge=0, description="tokens generated after the prompt")
+
+    def macs(self, kind: OperationKind | None = None, phase: Phase | None = None) -> int:
+        """Multiply-adds, of one kind and phase or of all."""
+        return sum(operation.macs for operation in self.select(kind, phase))
+
+    def select(self, kind: OperationKind | None = None, phase: Phase | None = None) -> Iterable[Operation]:
+        """Operations of one kind and phase, or of all."""
+        return (
+            operation
+            for operation in self.operations
+            if (kind is None or operation.kind == kind) and (phase is None or operation.phase == phase)
+        )
+
+    def to_json(self) -> str:
+        """The workload as JSON; `load_workload` reads it back to an equal one."""
+        return self.model_dump_json(indent=1, exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises DataError where the text is not a workload."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"not a workload: {field or 'the text'}: {first['msg']}; write one with to_json()") from None
+
+
+def load_workload(path: str | Path) -> Workload:
+    """A workload from a JSON file."""
+    try:
+        return Workload.from_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"workload {str(path)!r} cannot be read: {error}") from None
