@@ -1,0 +1,24 @@
+"""Circuits: encoding, converters, programmed cells and the reference read of a crossbar."""
+
+from cimphony.circuits.cells import Cells, write
+from cimphony.circuits.converter import Converter, converter, quantise_inputs
+from cimphony.circuits.crossbar import corrections, reference_read
+from cimphony.circuits.encoding import decode, encode, quantise_weights, round_half_up
+from cimphony.circuits.read import kernel_name, largest_sum, read
+
+__all__ = [
+    "Cells",
+    "Converter",
+    "converter",
+    "corrections",
+    "decode",
+    "encode",
+    "kernel_name",
+    "largest_sum",
+    "quantise_inputs",
+    "quantise_weights",
+    "read",
+    "reference_read",
+    "round_half_up",
+    "write",
+]

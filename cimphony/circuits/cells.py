@@ -1,0 +1,145 @@
+"""Programmed cells: what a layer's columns in one cell mode hold after writing and ageing."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cimphony.chip import CrossbarUnit, Mode
+from cimphony.circuits.converter import Converter, converter
+from cimphony.circuits.encoding import encode, round_half_up
+from cimphony.devices import hold
+from cimphony.mapping import Slice, weight_slices
+
+READ_SD_BITS = 2  # the variance of a read is kept in units of (grid step / 4)^2
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of output columns that share a mode.
+
+    Conductances are integers on a grid of 2^-fraction_bits levels, so every sum of them is exact.
+    """
+
+    mode: Mode
+    slices: tuple[Slice, ...]
+    fraction_bits: int
+    conductance: Tensor  # int16 [slice, row, column]
+    read_variance: Tensor | None  # int32 [slice, row, column], units of (grid step / 4)^2; None: quiet
+    flipped: Tensor | None  # bool [slice, block, column]: stored inverted; None: none is
+    converter: Converter
+    rows_per_block: int
+    stream: str  # name of the layer's random numbers
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Row ranges that are summed before conversion."""
+        rows, step = self.conductance.shape[1], self.rows_per_block
+        return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
+
+    def to(self, device: Any) -> "Cells":
+        """The same cells on another torch device."""
+        moved = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)})
+
+    def stored_levels(self) -> Tensor:
+        """Levels [slice, row, column] (float64) with inverted columns turned back."""
+        levels = self.conductance.to(torch.float64) * 2.0**-self.fraction_bits
+        if self.flipped is None:
+            return levels
+        flipped = self.flipped.repeat_interleave(self.rows_per_block, dim=1)[:, : levels.shape[1]]
+        top = torch.tensor([one.top for one in self.slices], dtype=torch.float64, device=levels.device).view(-1, 1, 1)
+        return torch.where(flipped, top - levels, levels)
+
+    def weights(self) -> Tensor:
+        """Effective weight integers [row, column] (float64): what an ideal converter would read."""
+        places = torch.tensor([one.place * (one.polarity or 1) for one in self.slices], dtype=torch.float64)
+        offsets = torch.tensor([one.offset for one in self.slices], dtype=torch.float64)
+        levels = self.stored_levels() - offsets.to(self.conductance.device).view(-1, 1, 1)
+        return (levels * places.to(self.conductance.device).view(-1, 1, 1)).sum(dim=0)
+
+    def weight_variance(self) -> Tensor | None:
+        """Variance [row, column] (float64) that one read adds to an effective weight integer."""
+        if self.read_variance is None:
+            return None
+        scale = 2.0 ** -(2 * (self.fraction_bits + READ_SD_BITS))
+        places = torch.tensor([float(one.place) ** 2 * scale for one in self.slices], dtype=torch.float64)
+        return (self.read_variance * places.to(self.read_variance.device).view(-1, 1, 1)).sum(dim=0)
+
+
+def fraction_bits(cell_bits: int) -> int:
+    """1/256 of a level where a cell holds up to 6 bits; coarser above, so that 16 bits hold twice the range."""
+    return min(8, 14 - cell_bits)
+
+
+def write(
+    unit: CrossbarUnit,
+    mode: Mode,
+    integers: Tensor,
+    *,
+    seed: int,
+    name: str,
+    seconds: float,
+    largest_sum: float | None,
+) -> Cells:
+    """Encode integers [row, column], program them into cells and age them.
+
+    Args:
+        seed, name: manufactured chip and layer; they decide every random number.
+        largest_sum: from calibration, in levels, for converters of range `calibrated`.
+    """
+    slices = weight_slices(unit.encoding, unit.cell.bits[mode])
+    bits = fraction_bits(unit.cell.bits[mode])
+    conductance, variance, flips = [], [], []
+    for index, (one, levels) in enumerate(zip(slices, encode(integers, slices, unit.encoding), strict=True)):
+        flipped = _flips(levels, one.top, unit.rows) if unit.encoding.flip else None
+        if flipped is not None:
+            levels = torch.where(_by_row(flipped, unit.rows, levels.shape[0]), one.top - levels, levels)
+            flips.append(flipped)
+        state, sd = _hold(unit, mode, levels, one, seed=seed, name=f"{name}/{mode}", index=index, seconds=seconds)
+        conductance.append(round_half_up(state * 2.0**bits).clamp(-32768, 32767).to(torch.int16))
+        if sd is not None:
+            variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
+    return Cells(
+        mode,
+        slices,
+        bits,
+        torch.stack(conductance),
+        torch.stack(variance) if variance else None,
+        torch.stack(flips) if flips else None,
+        converter(unit, mode, bits, largest_sum),
+        unit.rows,
+        f"{name}/{mode}",
+    )
+
+
+def _hold(
+    unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, *, seed: int, name: str, index: int, seconds: float
+) -> tuple[Tensor, Tensor | None]:
+    """Levels as held and the spread of a read; a differential pair is two cells, subtracted."""
+    device = unit.cell.device[mode]
+    signed = unit.encoding.weights == "differential" and unit.encoding.subtract == "analog"
+    start = index * levels.numel()
+    if not signed:
+        state = hold(device, levels, one.top, seed=seed, name=name, start=start, seconds=seconds)
+        return state.levels, state.read_sd
+    pair = [
+        hold(device, (sign * levels).clamp(min=0), one.top, seed=seed, name=f"{name}{side}", start=start, seconds=seconds)
+        for sign, side in ((1, "+"), (-1, "-"))
+    ]
+    sds = [cell.read_sd for cell in pair]
+    sd = None if sds[0] is None or sds[1] is None else torch.sqrt(sds[0] ** 2 + sds[1] ** 2)
+    return pair[0].levels - pair[1].levels, sd
+
+
+def _flips(levels: Tensor, top: int, rows: int) -> Tensor:
+    """Which columns of each row block [block, column] have a smaller largest sum when stored inverted."""
+    blocks = [levels[low : low + rows] for low in range(0, levels.shape[0], rows)]
+    return torch.stack([block.sum(dim=0) * 2 > top * block.shape[0] for block in blocks])
+
+
+def _by_row(flipped: Tensor, rows: int, total: int) -> Tensor:
+    return flipped.repeat_interleave(rows, dim=0)[:total]
+
+

@@ -1,0 +1,69 @@
+"""Weights become integers, integers become the levels of cells, and back. Exact: decode(encode(w)) == w."""
+
+import torch
+from torch import Tensor
+
+from cimphony.chip import Encoding
+from cimphony.mapping import Slice
+
+_TINY = torch.finfo(torch.float64).tiny
+
+
+def round_half_up(values: Tensor) -> Tensor:
+    """The one rounding of this library: a tie goes up. Part of every definition, see docs/numerics.md."""
+    return torch.floor(values + 0.5)
+
+
+def quantise_weights(weight: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor]:
+    """Weights [row, column] as integers [row, column] (float64) and their scale [column] (float64).
+
+    The largest magnitude of a column (or of the tensor) becomes 2^(bits-1) - 1. With `bits` None the largest
+    magnitude becomes 1 and nothing is rounded.
+    """
+    weight = weight.detach().to("cpu", torch.float64)
+    largest = weight.abs().amax(dim=0) if encoding.scale == "column" else weight.abs().amax().expand(weight.shape[1])
+    if encoding.bits is None:
+        scale = torch.where(largest > 0, largest, 1.0)
+        return weight / scale, scale
+    scale = torch.where(largest > _TINY, largest / (2 ** (encoding.bits - 1) - 1), 1.0)
+    return round_half_up(weight / scale), scale
+
+
+def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> list[Tensor]:
+    """Levels of the cells [row, column] of every slice, 0 to `slice.top`.
+
+    A slice of a differential pair subtracted in the analog domain gives its signed level: positive in the positive
+    cell, negative in the negative one.
+    """
+    if encoding.bits is None:
+        return [integers * slices[0].top]
+    signed = encoding.weights == "differential"
+    whole = (integers.abs() if signed else integers + 2 ** (encoding.bits - 1)).to(torch.int64)
+    sign_bit = 1 << (encoding.bits - 1)
+    levels: list[Tensor] = []
+    for one in slices:
+        if signed:
+            digit = (whole // one.place) & one.top
+            digit = digit * _side(integers, one.polarity)
+        elif one.place < 0:  # the top bit of the two's complement, in cells of its own
+            digit = ((whole ^ sign_bit) // -one.place) & one.top
+        else:
+            digit = (whole // one.place) & one.top
+        levels.append(digit.to(torch.float64))
+    return levels
+
+
+def _side(integers: Tensor, polarity: int) -> Tensor:
+    """+1 or 0 for cells of one polarity; the sign itself where both are subtracted before the converter."""
+    sign = integers.sign().to(torch.int64)
+    return sign if polarity == 0 else (sign == polarity).to(torch.int64)
+
+
+def decode(levels: list[Tensor], slices: tuple[Slice, ...], encoding: Encoding) -> Tensor:
+    """Weight integers [row, column] that levels stand for; levels may be noisy."""
+    if encoding.bits is None:
+        return levels[0] / slices[0].top
+    return sum(
+        ((level - one.offset) * (one.place * (one.polarity or 1)) for level, one in zip(levels, slices, strict=True)),
+        start=torch.zeros_like(levels[0]),
+    )
