@@ -53,7 +53,10 @@ class Stream:
     def words(self, start: int, count: int) -> NDArray[np.uint32]:
         """Words `start` to `start + count - 1`. Word i is lane i % 4 of the Philox block with counter i // 4."""
         first, last = start // 4, -(-(start + count) // 4)
-        blocks = [philox(np.arange(low, min(low + _CHUNK, last), dtype=np.uint64), self.key) for low in range(first, last, _CHUNK)]
+        blocks = [
+            philox(np.arange(low, min(low + _CHUNK, last), dtype=np.uint64), self.key)
+            for low in range(first, last, _CHUNK)
+        ]
         flat = np.concatenate(blocks).reshape(-1) if blocks else np.empty(0, np.uint32)
         return flat[start - 4 * first :][:count]
 
@@ -63,7 +66,7 @@ class Stream:
 
     def uniform(self, start: int, count: int) -> NDArray[np.float64]:
         """Uniform numbers in (0, 1)."""
-        return (self.words(start, count) + 0.5) / 2.0**32
+        return (self.words(start, count).astype(np.float64) + 0.5) * 2.0**-32
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int], rounds: int = 10, high: int = 0) -> NDArray[np.uint32]:

@@ -15,14 +15,11 @@ def format_quantity(value: float, unit: str, digits: int = 3) -> str:
         return f"{value * scale:.{digits}g} {name}"
     if value == 0:
         return f"0 {unit}"
-    for exponent, prefix in reversed(_PREFIXES.items()):
-        if abs(value) >= 0.9995 * 10.0**exponent:
-            break
-    else:
-        exponent, prefix = -18, "a"
+    fitting = [power for power in _PREFIXES if abs(value) >= 0.9995 * 10.0**power]
+    exponent = max(fitting, default=-18)
     scaled = value / 10.0**exponent
     decimals = max(0, digits - len(str(int(abs(scaled)))))
-    return f"{scaled:.{decimals}f} {prefix}{unit}".rstrip()
+    return f"{scaled:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip()
 
 
 def format_count(value: float) -> str:

@@ -1,7 +1,7 @@
 """Chip: one frozen description that both towers read, numbers and cost."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -13,9 +13,7 @@ from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionU
 from cimphony.errors import ChipError
 
 Unit = Annotated[CrossbarUnit | NorPimUnit | SpecialFunctionUnit | GpuUnit, Field(discriminator="kind")]
-OperationKind = Literal[
-    "static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"
-]
+OperationKind = Literal["static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"]
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
     "dynamic_matmul": ("nor_pim", "gpu"),
@@ -31,7 +29,9 @@ class Chip(Part):
     node: Positive = Field(description="technology node [m]")
     voltage: Positive | None = Field(None, description="supply voltage [V]; none: the node's nominal voltage")
     units: dict[str, Unit] = Field(min_length=1)
-    policy: dict[OperationKind, str] = Field({}, description="the unit for each kind of operation; the rest stays digital")
+    policy: dict[OperationKind, str] = Field(
+        {}, description="the unit for each kind of operation; the rest stays digital"
+    )
     links: dict[str, Link] = Field({}, description="connections by name: module, pu, chip")
     notes: list[str] = Field([], description="assumptions a reader must know; every report repeats them")
 
@@ -73,23 +73,24 @@ def build_chip(data: Any) -> Chip:
     """A validated chip from plain data; ChipError with one clear sentence where it is not valid."""
     if not isinstance(data, dict):
         raise ChipError(f"a chip description is a mapping of fields, not {type(data).__name__}; start with 'name: ...'")
+    fields = cast(dict[str, Any], data)
     try:
-        return Chip.model_validate(data)
+        return Chip.model_validate(fields)
     except ValidationError as error:
-        raise ChipError(explain(error, Chip, data)) from None
+        raise ChipError(explain(error, Chip, fields)) from None
 
 
 def _set(data: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
-    place: Any = data
+    place = data
     for position, key in enumerate(parents):
-        if not isinstance(place, dict) or key not in place:
+        if key not in place:
             at = ".".join(parents[:position]) or "the chip"
-            known = ", ".join(place) if isinstance(place, dict) else "no fields"
-            raise ChipError(f"{path!r} is not a path into the chip: {at} has no {key!r}; it has {known}")
+            raise ChipError(f"{path!r} is not a path into the chip: {at} has no {key!r}; it has {', '.join(place)}")
         if place[key] is None:
             place[key] = {}
-        place = place[key]
-    if not isinstance(place, dict):
-        raise ChipError(f"{path!r} is not a path into the chip: {'.'.join(parents)} is a plain value")
+        if not isinstance(place[key], dict):
+            at = ".".join(parents[: position + 1])
+            raise ChipError(f"{path!r} is not a path into the chip: {at} is a plain value, {place[key]!r}")
+        place = cast(dict[str, Any], place[key])
     place[last] = value

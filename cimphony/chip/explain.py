@@ -1,7 +1,7 @@
 """A pydantic error as one clear sentence: the field, the value, what is allowed, the way out."""
 
 import difflib
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,7 +24,9 @@ def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) 
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else ""
         fields = f"Its fields are: {', '.join(known)}." if known else ""
-        return " ".join(part for part in (f"{field} is not a field;" if hint else f"{field} is not a field.", hint, fields) if part)
+        return " ".join(
+            part for part in (f"{field} is not a field;" if hint else f"{field} is not a field.", hint, fields) if part
+        )
     if kind == "missing":
         return f"{field} is missing; add it to the description"
     if kind == "union_tag_not_found":
@@ -39,14 +41,15 @@ def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) 
     return f"{field} = {value!r} is not allowed: {message.replace('input should', 'it must')}"
 
 
-def _is_tag(part: Any, detail: Any, data: Any) -> bool:
+def _is_tag(part: Any, detail: Any, data: dict[str, Any]) -> bool:
     """Pydantic puts the chosen union member into the path; a reader of the YAML never wrote it."""
-    place = data
+    place: Any = data
     for step in detail["loc"]:
-        if isinstance(place, dict) and step in place:
-            place = place[step]
+        here = cast(dict[Any, Any], place) if isinstance(place, dict) else {}
+        if step in here:
+            place = here[step]
         elif step is part:
-            return isinstance(place, dict) and place.get("kind") == part
+            return here.get("kind") == part
     return False
 
 

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -52,7 +52,9 @@ def _parse(text: str, name: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ChipError(f"{name} is not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(data, dict):
-        raise ChipError(f"{name}: a chip file is a mapping of fields, not {type(data).__name__}; start with 'name: ...'")
+        raise ChipError(
+            f"{name}: a chip file is a mapping of fields, not {type(data).__name__}; start with 'name: ...'"
+        )
     return data
 
 
@@ -73,6 +75,11 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
-        merged[key] = _merge(old, value) if same_kind else value  # another kind of part shares no fields
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge_part(cast(dict[str, Any], old), cast(dict[str, Any], value)) if both else value
     return merged
+
+
+def _merge_part(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Parts of one kind merge; another kind shares no fields and replaces."""
+    return _merge(old, new) if new.get("kind", old.get("kind")) == old.get("kind") else new

@@ -1,6 +1,6 @@
 """What every part of a chip description shares: frozen, strict about names, SI numbers."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -19,11 +19,11 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _for_every_mode(value: Any) -> Any:
+def _for_every_mode(value: object) -> object:
     """A plain value means the same for SLC and MLC cells."""
-    if isinstance(value, dict) and set(value) <= set(MODES):
-        return value
-    return dict.fromkeys(MODES, value)
+    if isinstance(value, dict) and set(cast(dict[str, Any], value)) <= set(MODES):
+        return cast(dict[str, Any], value)
+    return {mode: value for mode in MODES}
 
 
 PER_MODE = BeforeValidator(_for_every_mode)

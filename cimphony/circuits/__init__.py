@@ -1,6 +1,6 @@
 """Circuits: encoding, converters, programmed cells and the reference read of a crossbar."""
 
-from cimphony.circuits.cells import Cells, write
+from cimphony.circuits.cells import Cells, continuous, write
 from cimphony.circuits.converter import Converter, converter, quantise_inputs
 from cimphony.circuits.crossbar import corrections, reference_read
 from cimphony.circuits.encoding import decode, encode, quantise_weights, round_half_up
@@ -9,6 +9,7 @@ from cimphony.circuits.read import kernel_name, largest_sum, read
 __all__ = [
     "Cells",
     "Converter",
+    "continuous",
     "converter",
     "corrections",
     "decode",

@@ -114,6 +114,18 @@ def write(
     )
 
 
+def continuous(
+    unit: CrossbarUnit, mode: Mode, weights: Tensor, *, seed: int, name: str, seconds: float
+) -> tuple[Tensor, Tensor | None]:
+    """Weights [row, column] in -1 to 1 kept in cells without levels: no slices, no grid.
+
+    Returns the effective weights and the variance that one read adds to each (None: quiet).
+    """
+    one = Slice(1, unit.cell.bits[mode])
+    state, sd = _hold(unit, mode, weights * one.top, one, seed=seed, name=f"{name}/{mode}", index=0, seconds=seconds)
+    return state / one.top, None if sd is None else (sd / one.top) ** 2
+
+
 def _hold(
     unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, *, seed: int, name: str, index: int, seconds: float
 ) -> tuple[Tensor, Tensor | None]:
@@ -125,7 +137,9 @@ def _hold(
         state = hold(device, levels, one.top, seed=seed, name=name, start=start, seconds=seconds)
         return state.levels, state.read_sd
     pair = [
-        hold(device, (sign * levels).clamp(min=0), one.top, seed=seed, name=f"{name}{side}", start=start, seconds=seconds)
+        hold(
+            device, (sign * levels).clamp(min=0), one.top, seed=seed, name=f"{name}{side}", start=start, seconds=seconds
+        )
         for sign, side in ((1, "+"), (-1, "-"))
     ]
     sds = [cell.read_sd for cell in pair]
@@ -141,5 +155,3 @@ def _flips(levels: Tensor, top: int, rows: int) -> Tensor:
 
 def _by_row(flipped: Tensor, rows: int, total: int) -> Tensor:
     return flipped.repeat_interleave(rows, dim=0)[:total]
-
-

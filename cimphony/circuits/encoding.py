@@ -35,8 +35,7 @@ def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> l
     A slice of a differential pair subtracted in the analog domain gives its signed level: positive in the positive
     cell, negative in the negative one.
     """
-    if encoding.bits is None:
-        return [integers * slices[0].top]
+    assert encoding.bits is not None
     signed = encoding.weights == "differential"
     whole = (integers.abs() if signed else integers + 2 ** (encoding.bits - 1)).to(torch.int64)
     sign_bit = 1 << (encoding.bits - 1)
@@ -61,8 +60,6 @@ def _side(integers: Tensor, polarity: int) -> Tensor:
 
 def decode(levels: list[Tensor], slices: tuple[Slice, ...], encoding: Encoding) -> Tensor:
     """Weight integers [row, column] that levels stand for; levels may be noisy."""
-    if encoding.bits is None:
-        return levels[0] / slices[0].top
     return sum(
         ((level - one.offset) * (one.place * (one.polarity or 1)) for level, one in zip(levels, slices, strict=True)),
         start=torch.zeros_like(levels[0]),

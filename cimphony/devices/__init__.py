@@ -1,4 +1,4 @@
-"""What memory devices do to a target: one file per technology, each a pure function of the target and of random numbers.
+"""What memory devices do to a target: one file per technology, pure functions of targets and random numbers.
 
 A device maps target levels (0 to `top`, float64) to the levels a cell really holds. Its three moments:
 

@@ -1,0 +1,202 @@
+"""The verbs: convert_, calibrate, program_, age_, restore_. A trailing underscore changes the model in place."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from cimphony.chip import Chip, CrossbarUnit
+from cimphony.errors import CapacityError, DataError, StateError
+from cimphony.mapping import place_layer
+from cimphony.nn.layers import AnalogLayer, analog_class
+from cimphony.nn.tiles import Tiles
+
+_DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
+
+
+def convert_(
+    model: nn.Module,
+    chip: Chip,
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    chips: int | None = None,
+) -> nn.Module:
+    """Put the static layers of a model on the chip's crossbars, in place.
+
+    Args:
+        include, exclude: wildcards on module names, for example `exclude=["lm_head", "*.head"]`.
+        chips: how many chips there are; None takes as many as the model needs.
+
+    Returns the same model. Raises StateError where it is converted already, DataError where no layer matches,
+    CapacityError where it does not fit.
+    """
+    if isinstance(include, str) or isinstance(exclude, str):
+        raise DataError("include and exclude are lists of wildcards, for example exclude=['lm_head']")
+    if analog_layers(model):
+        raise StateError("the model is converted already: cim.restore_(model) first")
+    name = chip.policy.get("static_matmul", "")
+    unit = chip.unit_for("static_matmul")
+    if not isinstance(unit, CrossbarUnit):
+        raise DataError(
+            f"chip {chip.name!r} runs static_matmul on {name or 'no unit'}, not on a crossbar: its numbers are the "
+            "digital model's. Use it with cim.estimate, or choose another chip"
+        )
+    chosen, digital = _choose(model, include, exclude)
+    _check_capacity(chosen, chip, unit, chips)
+    for path, module in chosen.items():
+        _swap(module, path, chip, name)
+    model.__dict__[_DIGITAL_KEY] = digital
+    return model
+
+
+def _choose(
+    model: nn.Module, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Layers to convert, and the layers that stay digital with the reason."""
+    chosen: dict[str, nn.Module] = {}
+    digital: dict[str, str] = {}
+    inside_attention = {
+        f"{path}.out_proj" for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
+    }
+    for path, module in model.named_modules():
+        if analog_class(module) is None:
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                why = (
+                    "used inside nn.MultiheadAttention"
+                    if path in inside_attention
+                    else "a subclass with its own forward"
+                )
+                digital[path] = why
+            continue
+        if not any(fnmatchcase(path, pattern) for pattern in include):
+            digital[path] = "not included"
+        elif any(fnmatchcase(path, pattern) for pattern in exclude):
+            digital[path] = "excluded"
+        else:
+            chosen[path] = module
+    if not chosen:
+        kinds = "nn.Linear, nn.Conv2d or transformers' Conv1D"
+        names = ", ".join(list(digital)[:5])
+        hint = f" The patterns leave out: {names}" if names else f" It needs layers of type {kinds}"
+        raise DataError(
+            f"{type(model).__name__} has no layer to convert with include={list(include)}, "
+            f"exclude={list(exclude)}.{hint}"
+        )
+    return chosen, digital
+
+
+def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
+    kind = analog_class(module)
+    assert kind is not None
+    module.__class__ = kind
+    assert isinstance(module, AnalogLayer)
+    groups = getattr(module, "groups", 1)
+    names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
+    module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
+    module._written = module.weight._version
+
+
+def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit: CrossbarUnit, chips: int | None) -> None:
+    if chips is None:
+        return
+    arrays = 0
+    for path, module in chosen.items():
+        kind = analog_class(module)
+        assert kind is not None
+        rows, outputs, groups = matrix_shape(module)
+        arrays += place_layer(unit, path, rows, outputs, groups).arrays
+    capacity = math.prod(unit.count.values())
+    if arrays > chips * capacity:
+        raise CapacityError(
+            f"the model needs {arrays:,} arrays of {unit.rows} x {unit.columns}; {chips} x {chip.name} "
+            f"{'has' if chips == 1 else 'have'} {chips * capacity:,}, {arrays - chips * capacity:,} too few. "
+            f"{-(-arrays // capacity)} chips would do: chips={-(-arrays // capacity)}"
+        )
+
+
+def matrix_shape(module: nn.Module) -> tuple[int, int, int]:
+    """Rows, output columns and groups of a layer's weight as matrices."""
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features, 1
+    if isinstance(module, nn.Conv2d):
+        inner = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
+        return inner, module.out_channels // module.groups, module.groups
+    weight = module.weight
+    return int(weight.shape[0]), int(weight.shape[1]), 1  # type: ignore[union-attr, index]
+
+
+def analog_layers(model: nn.Module) -> dict[str, AnalogLayer]:
+    """The converted layers by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, AnalogLayer)}
+
+
+def converted_layers(model: nn.Module, verb: str) -> dict[str, AnalogLayer]:
+    """The converted layers; StateError where there is none."""
+    layers = analog_layers(model)
+    if not layers:
+        raise StateError(f"{verb}: the model is not converted; cim.convert_(model, chip) comes first")
+    return layers
+
+
+@contextmanager
+def calibrate(model: nn.Module) -> Iterator[nn.Module]:
+    """Learn input and converter ranges from the batches run inside; the model computes digitally meanwhile.
+
+    `with cim.calibrate(model): model(**batch)`. What was programmed before is forgotten.
+    """
+    layers = converted_layers(model, "calibrate")
+    for layer in layers.values():
+        for tiles in layer.tiles:
+            tiles.start_calibration()
+    completed = False
+    try:
+        yield model
+        completed = True
+    finally:
+        for layer in layers.values():
+            for tiles, matrix in zip(layer.tiles, layer.matrices(), strict=True):
+                tiles.finish_calibration(matrix) if completed else tiles.abandon_calibration()
+
+
+def program_(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """Write the weights: one seed is one draw of programming noise, one manufactured chip.
+
+    The same seed gives the same cells on any machine, in any order. Raises StateError where ranges are missing,
+    DataError where weights hold NaN or Inf.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        raise DataError(f"seed = {seed!r} is not allowed: it must be an integer from 0 to 2^63 - 1")
+    for layer in converted_layers(model, "program_").values():
+        layer.program(seed=seed)
+    return model
+
+
+def age_(model: nn.Module, *, seconds: float) -> nn.Module:
+    """Set the age of the programmed chip: the time since programming, not since the last call [s]."""
+    if not seconds >= 0 or seconds == float("inf"):
+        raise DataError(f"seconds = {seconds!r} is not allowed: an age is a finite number of seconds, 0 or more")
+    for name, layer in converted_layers(model, "age_").items():
+        programmed = layer.tiles[0].programmed
+        if programmed is None or layer.stale:
+            why = "is not programmed" if programmed is None else "has other weights than were programmed"
+            raise StateError(f"age_: layer {name} {why}; cim.program_(model, seed=...) comes first")
+        layer.program(seed=programmed.seed, seconds=float(seconds), rewrites=programmed.rewrites)
+    return model
+
+
+def restore_(model: nn.Module) -> nn.Module:
+    """Make the model digital again, bit for bit: the layers get their own classes and lose their tiles."""
+    for layer in converted_layers(model, "restore_").values():
+        digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
+        del layer.tiles, layer._written
+        layer.__class__ = digital
+    model.__dict__.pop(_DIGITAL_KEY, None)
+    return model
+
+
+def digital_layers(model: nn.Module) -> dict[str, str]:
+    """Layers that stayed digital, and why."""
+    return dict(model.__dict__.get(_DIGITAL_KEY, {}))

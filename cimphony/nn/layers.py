@@ -1,0 +1,198 @@
+"""Layers that compute on tiles: swapped subclasses of the layers they replace.
+
+A layer keeps its parameters, name, hooks and identity; only its class and one plain attribute, `tiles`, change.
+So tied weights stay tied, state dicts hold no hardware settings, and `restore_` is bit-exact.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cimphony.errors import StateError
+from cimphony.nn.tiles import Tiles
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward through the chip, backward through its effective weights."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
+        """Inputs [token, row], weight [row, column]."""
+        assert tiles.programmed is not None
+        ctx.save_for_backward(inputs)
+        ctx.effective = tiles.programmed.weights
+        return tiles.matmul(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Gradients of inputs and weight, as if the layer were a product with the effective weights."""
+        (inputs,) = ctx.saved_tensors
+        gradient = gradients[0]
+        to_inputs = gradient @ ctx.effective.to(gradient.dtype).T if ctx.needs_input_grad[0] else None
+        to_weight = inputs.T @ gradient if ctx.needs_input_grad[1] else None
+        return to_inputs, to_weight, None
+
+
+class AnalogLayer(nn.Module):
+    """What the analog layers share: a list of tiles, one for each group of a convolution, else one."""
+
+    tiles: list[Tiles]
+    weight: Tensor
+    _written: int  # version of the weight that the cells hold
+
+    def matrices(self) -> list[Tensor]:
+        """The weight as matrices [row, column], one for each entry of `tiles`."""
+        raise NotImplementedError
+
+    def program(self, *, seed: int, seconds: float = 0.0, rewrites: int = 0) -> None:
+        """Write the present weights into cells."""
+        for tiles, matrix in zip(self.tiles, self.matrices(), strict=True):
+            tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites)
+        self._written = self.weight._version
+
+    @property
+    def calibrating(self) -> bool:
+        """Whether the layer watches its inputs and computes digitally."""
+        return self.tiles[0].calibrating
+
+    @property
+    def stale(self) -> bool:
+        """Whether the weight changed after it was programmed."""
+        return self._written != self.weight._version
+
+    def multiply(self, inputs: Tensor, index: int = 0) -> Tensor:
+        """Inputs [..., row] through tile `index`, [..., column], in the dtype that autocast asks for."""
+        tiles = self.tiles[index]
+        self._check_written(tiles)
+        kind = inputs.device.type
+        output_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else inputs.dtype
+        with torch.autocast(kind, enabled=False):
+            flat = inputs.reshape(-1, inputs.shape[-1])
+            flat = flat if flat.dtype == torch.float64 else flat.float()
+            outputs = _StraightThrough.apply(flat, self.matrices()[index].to(flat.dtype), tiles)
+        return outputs.view(*inputs.shape[:-1], -1).to(output_dtype)  # type: ignore[union-attr]
+
+    def _check_written(self, tiles: Tiles) -> None:
+        if tiles.programmed is None:
+            raise StateError(
+                f"layer {tiles.layer} holds no weights yet: run cim.program_(model, seed=...) before the model"
+            )
+        if not self.stale:
+            return
+        if not self.training:
+            raise StateError(
+                f"the weights of layer {tiles.layer} changed after they were programmed: run cim.program_ again, "
+                "or cim.restore_ to leave the chip"
+            )
+        # training: the chip is written anew after each optimiser step, with a fresh draw of programming noise
+        last = tiles.programmed
+        self.program(seed=last.seed, seconds=last.seconds, rewrites=last.rewrites + 1)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Follow the weight to its device; a change of dtype leaves the cells as they are."""
+        super()._apply(fn, recurse)
+        for tiles in self.tiles:
+            if tiles.programmed is not None:
+                tiles.programmed = tiles.programmed.to(self.weight.device)
+        self._written = self.weight._version
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._written = self.weight._version  # a copied parameter counts its changes anew
+
+
+class AnalogLinear(AnalogLayer, nn.Linear):
+    """nn.Linear on tiles. Inputs [..., in_features], outputs [..., out_features]."""
+
+    def matrices(self) -> list[Tensor]:
+        """[in_features, out_features]."""
+        return [self.weight.T]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The linear layer as the chip computes it; the bias is added digitally."""
+        if self.calibrating:
+            self.tiles[0].observe(input.reshape(-1, input.shape[-1]))
+            return F.linear(input, self.weight, self.bias)
+        outputs = self.multiply(input)
+        return outputs if self.bias is None else outputs + self.bias.to(outputs.dtype)
+
+
+class AnalogConv1D(AnalogLayer):
+    """transformers' Conv1D (GPT-2) on tiles: a linear layer whose weight is [in, out]."""
+
+    bias: Tensor
+    nf: int
+
+    def matrices(self) -> list[Tensor]:
+        """[in, out]."""
+        return [self.weight]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Inputs [..., in], outputs [..., out]; the bias is added digitally."""
+        if self.calibrating:
+            self.tiles[0].observe(inputs.reshape(-1, inputs.shape[-1]))
+            return F.linear(inputs, self.weight.T, self.bias)
+        outputs = self.multiply(inputs)
+        return outputs + self.bias.to(outputs.dtype)
+
+
+class AnalogConv2d(AnalogLayer, nn.Conv2d):
+    """nn.Conv2d on tiles: every pixel's receptive field is one token of in_channels / groups * kh * kw rows."""
+
+    def matrices(self) -> list[Tensor]:
+        """[in_channels / groups * kh * kw, out_channels / groups] for each group."""
+        return [part.flatten(1).T for part in self.weight.chunk(self.groups)]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Images [batch, channel, height, width] or [channel, height, width]."""
+        if input.dim() == 3:
+            return self.forward(input[None])[0]
+        padded = self._padded(input)
+        fields = [self._fields(part) for part in padded.chunk(self.groups, dim=1)]  # [batch, pixel, row]
+        if self.calibrating:
+            for tiles, field in zip(self.tiles, fields, strict=True):
+                tiles.observe(field.reshape(-1, field.shape[-1]))
+            return self._conv_forward(input, self.weight, self.bias)
+        outputs = torch.cat([self.multiply(field, index) for index, field in enumerate(fields)], dim=-1)
+        if self.bias is not None:
+            outputs = outputs + self.bias.to(outputs.dtype)
+        height, width = (self._size(padded.shape[2 + axis], axis) for axis in (0, 1))
+        return outputs.transpose(1, 2).reshape(input.shape[0], -1, height, width)
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        sides = self._reversed_padding_repeated_twice
+        if not any(sides):
+            return inputs
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        return F.pad(inputs, sides, mode=mode)
+
+    def _fields(self, part: Tensor) -> Tensor:
+        kernel: Any = self.kernel_size
+        return F.unfold(part, kernel, dilation=self.dilation, stride=self.stride).transpose(1, 2)  # type: ignore[arg-type]
+
+    def _size(self, padded: int, axis: int) -> int:
+        reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
+        return (padded - reach - 1) // self.stride[axis] + 1
+
+
+def analog_class(module: nn.Module) -> type[AnalogLayer] | None:
+    """The analog class for a layer, or None. Subclasses with a forward of their own are left alone."""
+    kind = type(module)
+    if kind is nn.Linear:
+        return AnalogLinear
+    if kind is nn.Conv2d:
+        return AnalogConv2d
+    if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":
+        return _conv1d_class(kind)
+    return None
+
+
+def _conv1d_class(kind: type[nn.Module]) -> type[AnalogLayer]:
+    """AnalogConv1D as a subclass of transformers' own class, made once."""
+    for known in AnalogConv1D.__subclasses__():
+        if issubclass(known, kind):
+            return known
+    return type("AnalogConv1D", (AnalogConv1D, kind), {"__module__": __name__, "__doc__": AnalogConv1D.__doc__})

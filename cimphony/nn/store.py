@@ -1,0 +1,154 @@
+"""Save and load a converted model: weights and ranges as safetensors, the chip as YAML. Nothing is pickled.
+
+The cells themselves are not stored: seed and age rebuild them, bit for bit.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cimphony.chip import Chip, load_chip
+from cimphony.errors import DataError, StateError
+from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, program_
+from cimphony.nn.layers import AnalogLayer
+
+CHIP_FILE, STATE_FILE, WEIGHTS_FILE, RANGES_FILE = (
+    "chip.yaml",
+    "cimphony.json",
+    "model.safetensors",
+    "ranges.safetensors",
+)
+
+
+def save(model: nn.Module, folder: str | Path) -> Path:
+    """Write a converted model to a folder that `load_` and, for Hugging Face models, `from_pretrained` read.
+
+    Layout: `chip.yaml`, `cimphony.json` (layers, seed, age), `ranges.safetensors` (calibration), and the digital
+    weights as `save_pretrained` writes them, else `model.safetensors`.
+    """
+    layers = converted_layers(model, "save")
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(place)  # type: ignore[operator]
+    else:
+        save_file(_unshared(model.state_dict()), place / WEIGHTS_FILE)
+    first = next(iter(layers.values()))
+    _write(place / CHIP_FILE, first.tiles[0].chip.to_yaml())
+    save_file(_ranges(layers), place / RANGES_FILE)
+    _write(place / STATE_FILE, json.dumps(_state(model, layers), indent=1) + "\n")
+    return place
+
+
+def load_(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Make a digital model of the same architecture the saved analog one, in place: weights, chip, ranges, cells."""
+    place = Path(folder)
+    if analog_layers(model):
+        raise StateError("load_ takes a digital model: cim.restore_(model) first")
+    chip, state = load_saved_chip(place), _read_state(place)
+    _load_weights(model, place)
+    convert_(model, chip, include=state["layers"])
+    layers = analog_layers(model)
+    if sorted(layers) != sorted(state["layers"]):
+        missing = sorted(set(state["layers"]) - set(layers))
+        raise DataError(f"{place} was saved from another architecture: this model has no layer {missing[0]}")
+    model.__dict__["_cimphony_digital"] = state["digital"]
+    for layer in layers.values():
+        _restore_ranges(layer, load_file(place / RANGES_FILE))
+    if state["seed"] is not None:
+        program_(model, seed=state["seed"])
+        if state["age"]:
+            age_(model, seconds=state["age"])
+    return model
+
+
+def load_saved_chip(folder: Path) -> Chip:
+    """The chip of a saved model."""
+    if not (folder / CHIP_FILE).is_file():
+        raise DataError(f"{folder} holds no {CHIP_FILE}: it was not written by cim.save")
+    return load_chip(folder / CHIP_FILE)
+
+
+def _state(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, Any]:
+    programmed = next(iter(layers.values())).tiles[0].programmed
+    return {
+        "version": 1,
+        "layers": list(layers),
+        "digital": digital_layers(model),
+        "seed": programmed.seed if programmed else None,
+        "age": programmed.seconds if programmed else None,
+    }
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if state["version"] == 1:
+            return state
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder / STATE_FILE} cannot be read ({error}); write the folder again with cim.save"
+        ) from None
+    raise DataError(f"{folder / STATE_FILE} has version {state['version']}; this library reads version 1")
+
+
+def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
+    """Calibration as float64 tensors: `LAYER|group|input` and `LAYER|group|MODE`, and the SLC columns if assigned."""
+    tensors: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        for group, tiles in enumerate(layer.tiles):
+            key = f"{name}|{group}|"
+            if tiles.input_range is not None:
+                tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
+            for mode, value in tiles.sum_range.items():
+                tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
+            for mode, columns in (tiles.columns or {}).items():
+                tensors[f"{key}columns {mode}"] = columns.clone()
+    return tensors
+
+
+def _restore_ranges(layer: AnalogLayer, tensors: dict[str, Tensor]) -> None:
+    for group, tiles in enumerate(layer.tiles):
+        name = tiles.layer.removesuffix(f"[{group}]") if len(layer.tiles) > 1 else tiles.layer
+        key = f"{name}|{group}|"
+        if key + "input" in tensors:
+            tiles.input_range = float(tensors[key + "input"])
+        for mode in tiles.unit.cell.bits:
+            if key + mode in tensors:
+                tiles.sum_range[mode] = float(tensors[key + mode])
+            if f"{key}columns {mode}" in tensors:
+                tiles.columns = {**(tiles.columns or {}), mode: tensors[f"{key}columns {mode}"]}
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise DataError(f"{folder} holds no {WEIGHTS_FILE}; write the folder again with cim.save")
+    saved: dict[str, Tensor] = {}
+    for file in files:
+        saved |= load_file(file)
+    own = model.state_dict()
+    wrong = [name for name, tensor in saved.items() if name not in own or own[name].shape != tensor.shape]
+    if wrong:
+        raise DataError(f"{folder} holds weights of another model: {wrong[0]} does not fit this {type(model).__name__}")
+    model.load_state_dict(saved, strict=False)  # tied weights are saved once
+    if hasattr(model, "tie_weights"):
+        model.tie_weights()  # type: ignore[operator]
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors wants each tensor in memory of its own."""
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _write(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(name, path)

@@ -1,0 +1,115 @@
+"""What was really applied, layer by layer; what stayed digital and why."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from cimphony.nn.convert import analog_layers, digital_layers, matrix_shape
+from cimphony.nn.tiles import Tiles
+from cimphony.units import format_count
+
+
+class Summary:
+    """A table that prints itself; `rows` holds the same as data."""
+
+    def __init__(self, title: str, rows: list[dict[str, Any]]) -> None:
+        self.title, self.rows = title, rows
+
+    def table(self) -> Table:
+        """The rich table."""
+        table = Table(title=self.title, title_justify="left")
+        for column in ("layer", "shape", "runs on", "cells", "inputs", "converter", "device", "fidelity", "kernel"):
+            table.add_column(column, overflow="fold")
+        for row in self.rows:
+            table.add_row(*_cells_of(row))
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=160)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+    __repr__ = __str__
+
+
+def summary(model: nn.Module) -> Summary:
+    """What the chip does to this model: unit, device, slices, converters and ranges, fidelity, kernel, by layer."""
+    rows = summary_rows(model)
+    layers = analog_layers(model)
+    chip = next(iter(layers.values())).tiles[0].chip.name if layers else "digital"
+    return Summary(f"{type(model).__name__} on {chip}: {len(layers)} analog layers", rows)
+
+
+def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
+    """One dictionary for each layer with weights: what is applied, or why it stays digital."""
+    rows: list[dict[str, Any]] = []
+    digital = digital_layers(model)
+    layers = analog_layers(model)
+    for name, module in model.named_modules():
+        if name in layers:
+            rows.append(_analog_row(name, module, layers[name].tiles))
+        elif name in digital:
+            rows.append({"layer": name, "runs_on": "digital", "why": digital[name]})
+        elif not layers and isinstance(module, (nn.Linear, nn.Conv2d)):
+            rows.append({"layer": name, "runs_on": "digital", "why": "not converted"})
+        elif isinstance(module, nn.Embedding):
+            rows.append({"layer": name, "runs_on": "digital", "why": "a table look-up, exact"})
+    if layers:
+        rows.append(
+            {"layer": "everything else", "runs_on": "digital", "why": "computed exactly in the model's own precision"}
+        )
+    return rows
+
+
+def _analog_row(name: str, module: nn.Module, tiles: list[Tiles]) -> dict[str, Any]:
+    first = tiles[0]
+    rows, columns, groups = matrix_shape(module)
+    return {
+        "layer": name,
+        "runs_on": first.unit_name,
+        "kind": type(module).__name__,
+        "rows": rows,
+        "columns": columns,
+        "groups": groups,
+        "encoding": first.unit.encoding.model_dump(),
+        "input": first.unit.input.model_dump(),
+        **first.describe(),
+    }
+
+
+def _cells_of(row: dict[str, Any]) -> list[str]:
+    if row["runs_on"] == "digital":
+        return [row["layer"], "", f"digital: {row['why']}", *[""] * 6]
+    parts = row.get("parts", [])
+    coding = row["input"]
+    limit = "" if coding["range"] == "token" or row["input_range"] is None else f" ±{row['input_range']:.3g}"
+    return [
+        row["layer"],
+        f"{format_count(row['rows'])} x {format_count(row['columns'])}"
+        + (f" x {row['groups']}" if row["groups"] > 1 else ""),
+        row["runs_on"],
+        "; ".join(f"{part['columns']} {part['mode']} columns of {len(part['slices'])} slices" for part in parts)
+        or row["state"],
+        f"{coding['bits'] or 'no'} bits {coding['coding']}, by {coding['range']}{limit}"
+        if coding["bits"]
+        else "not quantised",
+        "; ".join(_converter(part) for part in parts),
+        "; ".join(dict.fromkeys(_device(part["device"]) for part in parts)),
+        row["fidelity"],
+        "; ".join(dict.fromkeys(part["kernel"] for part in parts)),
+    ]
+
+
+def _converter(part: dict[str, Any]) -> str:
+    if part["adc_step_levels"] is None:
+        return "none"
+    low, high = part["adc_codes"]
+    return f"{part['adc_bits']} bits, step {part['adc_step_levels']:.4g}, codes {low} to {high}"
+
+
+def _device(device: dict[str, Any]) -> str:
+    settings = ", ".join(f"{key} {value:g}" for key, value in device.items() if isinstance(value, float) and value)
+    return f"{device['kind']} ({settings})" if settings else device["kind"]
