@@ -1,12 +1,14 @@
 """How weights become cells: bit slices, cell modes, tiles, placement on a chip. Torch-free; both towers read it."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cache
 
-from cimphony.chip import Chip, CrossbarUnit, Encoding, InputCoding, Mode
+from cimphony.chip import Chip, CrossbarUnit, Encoding, GpuUnit, InputCoding, Mode
+from cimphony.chip.pricing import instances
 from cimphony.errors import CapacityError
-from cimphony.workload import Operation, Workload
+from cimphony.workload import Block, Operation, Workload
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class Slice:
         return (1 << self.bits) - 1
 
 
-@cache
 def weight_slices(encoding: Encoding, cell_bits: int) -> tuple[Slice, ...]:
     """The slices of a weight of `encoding.bits` bits in cells of `cell_bits`, lowest place first.
 
@@ -37,31 +38,40 @@ def weight_slices(encoding: Encoding, cell_bits: int) -> tuple[Slice, ...]:
     """
     if encoding.bits is None:
         return (Slice(1, cell_bits),)
-    magnitude = encoding.weights == "differential"
-    bits = encoding.bits - 1 if magnitude else encoding.bits
+    return _slices(encoding.weights, encoding.bits, encoding.subtract, cell_bits)
+
+
+@cache
+def _slices(weights: str, word_bits: int, subtract: str, cell_bits: int) -> tuple[Slice, ...]:
+    magnitude = weights == "differential"
+    bits = word_bits - 1 if magnitude else word_bits
     places = range(0, bits, cell_bits)
     slices = [Slice(1 << low, min(cell_bits, bits - low)) for low in places]
     if magnitude:
-        if encoding.subtract == "analog":
+        if subtract == "analog":
             return tuple(slices)
         return tuple(Slice(one.place, one.bits, polarity=sign) for sign in (1, -1) for one in slices)
     last = slices[-1]
-    if encoding.weights == "twos_complement" and last.bits == 1:
+    if weights == "twos_complement" and last.bits == 1:
         slices[-1] = Slice(-last.place, 1)
     else:
         slices[-1] = Slice(last.place, last.bits, offset=1 << (last.bits - 1))
     return tuple(slices)
 
 
-@cache
 def input_places(coding: InputCoding) -> tuple[int, ...]:
     """Place values of the input slices, lowest first: one array read each."""
     assert coding.bits is not None
-    if coding.coding == "bit_serial":
-        return (*(1 << bit for bit in range(coding.bits - 1)), -(1 << (coding.bits - 1)))
-    if coding.coding == "pulse_width":
+    return _places(coding.coding, coding.bits, coding.slice_bits)
+
+
+@cache
+def _places(coding: str, bits: int, slice_bits: int) -> tuple[int, ...]:
+    if coding == "bit_serial":
+        return (*(1 << bit for bit in range(bits - 1)), -(1 << (bits - 1)))
+    if coding == "pulse_width":
         return (1,)
-    return tuple(1 << low for low in range(0, coding.bits - 1, coding.slice_bits))
+    return tuple(1 << low for low in range(0, bits - 1, slice_bits))
 
 
 def input_top(coding: InputCoding) -> int:
@@ -90,78 +100,203 @@ def mode_columns(unit: CrossbarUnit, outputs: int) -> dict[Mode, int]:
 
 @dataclass(frozen=True)
 class LayerPlacement:
-    """Where the weights of one static layer sit."""
+    """Where one copy of the weights of one static layer sits."""
 
     layer: str
     rows: int  # inputs
     outputs: dict[Mode, int]  # output columns by cell mode
     row_blocks: int
-    cells: int
-    arrays: int  # whole arrays taken
+    column_blocks: int
+    cell_columns: int  # columns of cells, all modes
     groups: int = 1
-    copies: int = 1
+
+    @property
+    def arrays(self) -> int:
+        """Whole arrays taken."""
+        return self.row_blocks * self.column_blocks * self.groups
+
+    @property
+    def cells(self) -> int:
+        """Cells that hold weights."""
+        return self.rows * self.cell_columns * self.groups
+
+
+@dataclass(frozen=True)
+class BlockPlacement:
+    """A block of the workload on the arrays; every repetition of it is placed alike."""
+
+    block: Block
+    layers: tuple[LayerPlacement, ...]  # of one repetition
+    vectors: int  # inputs its busiest layer works on for one request
+    copies: float = 1.0  # of the weights, for one repetition
+    share: float = 1.0  # of all chips, for one repetition
+
+    @property
+    def arrays(self) -> int:
+        """Arrays of one copy of one repetition."""
+        return sum(layer.arrays for layer in self.layers)
+
+    @property
+    def repetitions(self) -> int:
+        """How often the block repeats."""
+        return len(self.block.names)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The static layers of a workload on a chip's crossbar unit."""
+    """The stored weights of a workload on the crossbar unit of one or more chips.
+
+    Without a crossbar unit there are no blocks, and `chips` counts what the memory needs.
+    """
 
     unit: str
-    layers: tuple[LayerPlacement, ...] = field(default=())
-    capacity: int = 0  # arrays of the chip
+    blocks: tuple[BlockPlacement, ...] = ()
+    capacity: int = 0  # arrays of one chip
+    level: str = "chip"  # the outermost level of the unit below the chip: a pu, a tile
+    per_level: int = 0  # arrays of one of those
     chips: int = 1
+    array_cells: int = 0  # cells of one array
 
     @property
-    def arrays(self) -> int:
-        """Arrays taken by all layers."""
-        return sum(layer.arrays for layer in self.layers)
+    def arrays(self) -> float:
+        """Arrays taken by all layers with their copies."""
+        return sum(block.arrays * block.copies * block.repetitions for block in self.blocks)
 
     @property
     def utilisation(self) -> float:
-        """Cells that hold weights, as a share of the cells of all chips used. Not defined without layers."""
-        return self.arrays / (self.capacity * self.chips)
+        """Arrays taken, as a share of those of all chips used; 0 without a crossbar unit."""
+        return self.arrays / (self.capacity * self.chips) if self.capacity else 0.0
+
+    @property
+    def level_share(self) -> float:
+        """One of the outermost level, as a share of all chips used."""
+        return self.per_level / (self.capacity * self.chips)
+
+    @property
+    def cell_utilisation(self) -> float:
+        """Cells that hold weights, as a share of the cells of the arrays taken by one copy; 0 without layers."""
+        arrays = sum(block.arrays * block.repetitions for block in self.blocks)
+        held = sum(layer.cells * block.repetitions for block in self.blocks for layer in block.layers)
+        return held / (arrays * self.array_cells) if arrays else 0.0
+
+    def levels(self, block: BlockPlacement) -> int:
+        """How many of the outermost level work together on one repetition of a block."""
+        return max(1, math.ceil(block.arrays * block.copies / self.per_level - 1e-9)) if self.per_level else 1
 
 
 def place_layer(unit: CrossbarUnit, layer: str, rows: int, outputs: int, groups: int = 1) -> LayerPlacement:
     """Arrays for one weight matrix [rows, outputs]; both modes share arrays, slices of an output sit side by side."""
     columns = mode_columns(unit, outputs)
     cell_columns = sum(count * cells_per_weight(unit, mode) for mode, count in columns.items())
-    row_blocks = math.ceil(rows / unit.rows)
-    arrays = row_blocks * math.ceil(cell_columns / unit.columns) * groups
-    return LayerPlacement(layer, rows, columns, row_blocks, rows * cell_columns * groups, arrays, groups)
+    row_blocks, column_blocks = math.ceil(rows / unit.rows), math.ceil(cell_columns / unit.columns)
+    return LayerPlacement(layer, rows, columns, row_blocks, column_blocks, cell_columns, groups)
 
 
 def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement:
-    """Map the static layers of a workload to the crossbar unit of a chip.
+    """Map the static layers of a workload to the unit that stores them.
 
     Args:
         chips: how many chips there are; None takes as many as the model needs.
 
     Raises CapacityError where the model needs more than `chips`.
     """
-    unit = chip.unit_for("static_matmul")
-    name = chip.policy.get("static_matmul", "")
+    unit, name = chip.unit_for("static_matmul"), chip.policy.get("static_matmul", "")
+    if isinstance(unit, GpuUnit):
+        needed = _memory_chips(workload, unit)
+        _check(workload, chip, needed, chips, f"{needed} x {unit.memory / 1e9:g} GB of memory for the weights alone")
+        return Placement(name, chips=chips or needed)
     if not isinstance(unit, CrossbarUnit):
-        return Placement(name)
-    layers = tuple(
-        place_layer(unit, operation.layer, operation.k, operation.n, operation.groups)
-        for operation in static_layers(workload)
-    )
+        return Placement(name, chips=chips or 1)
+    placed = [_place_block(unit, block) for block in workload.blocks]
     capacity = math.prod(unit.count.values())
-    arrays = sum(layer.arrays for layer in layers)
+    arrays = sum(block.arrays * block.repetitions for block in placed)
     needed = max(1, math.ceil(arrays / capacity))
-    if chips is not None and needed > chips:
-        raise CapacityError(
-            f"{workload.model} needs {arrays:,} arrays of {unit.rows} x {unit.columns}; {chips} x {chip.name} "
-            f"{'has' if chips == 1 else 'have'} {chips * capacity:,}, {arrays - chips * capacity:,} too few. "
-            f"{needed} chips would do: chips={needed}, or raise units.{name}.count"
-        )
-    return Placement(name, layers, capacity, chips or needed)
+    have = (chips or needed) * capacity
+    _check(
+        workload, chip, needed, chips, f"{arrays:,} arrays of {unit.rows} x {unit.columns}, {arrays - have:,} too many"
+    )
+    level = list(unit.count)[-1] if len(unit.count) > 1 else "chip"
+    return Placement(
+        name, tuple(_copy(unit, placed, have)), capacity, level, capacity // instances(unit.count, level),
+        chips or needed, unit.rows * unit.columns,
+    )  # fmt: skip
 
 
 def static_layers(workload: Workload) -> list[Operation]:
     """One operation per stored weight matrix: a layer that runs in both phases is stored once."""
+    return _stored(workload.operations)
+
+
+def _stored(operations: Iterable[Operation]) -> list[Operation]:
     first: dict[str, Operation] = {}
-    for operation in workload.select("static_matmul"):
-        first.setdefault(operation.layer, operation)
+    for operation in operations:
+        if operation.kind == "static_matmul":
+            first.setdefault(operation.layer, operation)
     return list(first.values())
+
+
+def _place_block(unit: CrossbarUnit, block: Block) -> BlockPlacement:
+    layers = tuple(place_layer(unit, one.layer, one.k, one.n, one.groups) for one in _stored(block.operations))
+    vectors: dict[str, int] = {}
+    for one in block.operations:
+        if one.kind == "static_matmul":
+            vectors[one.layer] = vectors.get(one.layer, 0) + one.m * one.repeat
+    return BlockPlacement(block, layers, max(vectors.values(), default=0))
+
+
+def _copy(unit: CrossbarUnit, blocks: list[BlockPlacement], have: int) -> list[BlockPlacement]:
+    """Fill spare arrays with copies, as the chip's schedule says, and share out the chips."""
+    copies = [1.0] * len(blocks)
+    if unit.schedule.copies != "one":
+        copies = _balance(blocks, have)
+    if unit.schedule.copies == "whole":
+        copies = _whole(blocks, copies, have)
+    taken = sum(block.arrays * block.repetitions * count for block, count in zip(blocks, copies, strict=True))
+    return [
+        replace(block, copies=count, share=block.arrays * count / taken if taken else 1.0)
+        for block, count in zip(blocks, copies, strict=True)
+    ]
+
+
+def _balance(blocks: list[BlockPlacement], have: int) -> list[float]:
+    """Fractional copies that make the slowest block as fast as possible: at least one, at most one per input."""
+    sizes = [block.arrays * block.repetitions for block in blocks]
+    open_, copies = {at for at, size in enumerate(sizes) if size}, [1.0] * len(blocks)
+    while open_:
+        left = have - sum(size for at, size in enumerate(sizes) if at not in open_)
+        rate = left / sum(sizes[at] * blocks[at].vectors for at in open_)
+        idle = {at for at in open_ if rate * blocks[at].vectors < 1}
+        if not idle:
+            for at in open_:
+                copies[at] = blocks[at].vectors * min(rate, 1.0)
+            break
+        open_ -= idle
+    return copies
+
+
+def _whole(blocks: list[BlockPlacement], copies: list[float], have: int) -> list[float]:
+    """Whole copies: the balanced ones rounded down, then one more for the slowest block while there is room."""
+    whole = [float(math.floor(count + 1e-9)) for count in copies]
+    left = have - sum(block.arrays * block.repetitions * count for block, count in zip(blocks, whole, strict=True))
+    while True:
+        slowest = max(range(len(blocks)), key=lambda at: blocks[at].vectors / whole[at])
+        size = blocks[slowest].arrays * blocks[slowest].repetitions
+        if not size or size > left:
+            return whole
+        whole[slowest] += 1
+        left -= size
+
+
+def _memory_chips(workload: Workload, unit: GpuUnit) -> int:
+    stored = sum(one.weights for one in static_layers(workload))
+    return max(1, math.ceil(max(stored, workload.parameters) * unit.bits / 8 / unit.memory))
+
+
+def _check(workload: Workload, chip: Chip, needed: int, chips: int | None, what: str) -> None:
+    if chips is not None and chips < 1:
+        raise CapacityError(f"chips = {chips} is not allowed; choose 1 or more, or none to take as many as needed")
+    if chips is not None and needed > chips:
+        raise CapacityError(
+            f"{workload.model} does not fit on {chips} x {chip.name}: it needs {what}. "
+            f"{needed} chips would do: chips={needed}"
+        )

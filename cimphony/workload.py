@@ -1,7 +1,9 @@
 """What a model does, as a list of operations with shapes: no weights, no torch. JSON in and out."""
 
 import json
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -44,6 +46,22 @@ class Operation(Part):
         return self.k * self.n * self.groups if self.kind == "static_matmul" else 0
 
 
+@dataclass(frozen=True)
+class Block:
+    """Operations that belong together, and how often they repeat: the layers of a transformer are one block.
+
+    `names` has one entry per repetition, `operations` are those of the first.
+    """
+
+    names: tuple[str, ...]
+    operations: tuple[Operation, ...]
+
+    def layers(self, operation: Operation) -> tuple[str, ...]:
+        """Names of the layer of an operation in every repetition."""
+        ending = operation.layer[len(self.names[0]) :]
+        return tuple(name + ending for name in self.names)
+
+
 class Workload(Part):
     """The operations of a model for one request: a prompt, then new tokens."""
 
@@ -66,6 +84,15 @@ class Workload(Part):
             if (kind is None or operation.kind == kind) and (phase is None or operation.phase == phase)
         )
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The operations grouped: what stands under one number in the module names, equal ones counted once."""
+        beside = vars(self)  # beside the fields: no part of equality or of the JSON
+        cached = beside.get("_blocks")
+        if cached is None or cached[0] is not self.operations:
+            cached = beside["_blocks"] = (self.operations, _group(self.operations))
+        return cached[1]
+
     def to_json(self) -> str:
         """The workload as JSON; `load_workload` reads it back to an equal one."""
         return self.model_dump_json(indent=1, exclude_defaults=True)
@@ -78,7 +105,24 @@ class Workload(Part):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"not a workload: {field or 'the text'}: {first['msg']}; write one with to_json()") from None
+            raise DataError(
+                f"not a workload: {field or 'the text'}: {first['msg']}; write one with to_json()"
+            ) from None
+
+
+_NUMBERED = re.compile(r"(?:.*?\.)?\d+(?=\.|$)")
+
+
+def _group(operations: list[Operation]) -> tuple[Block, ...]:
+    members: dict[str, list[Operation]] = {}
+    for operation in operations:
+        numbered = _NUMBERED.match(operation.layer)
+        members.setdefault(numbered[0] if numbered else operation.layer, []).append(operation)
+    equal: dict[tuple[object, ...], list[str]] = {}
+    for name, inside in members.items():
+        shape = tuple((one.layer[len(name) :], *list(one.__dict__.values())[1:]) for one in inside)
+        equal.setdefault(shape, []).append(name)
+    return tuple(Block(tuple(names), tuple(members[names[0]])) for names in equal.values())
 
 
 def load_workload(path: str | Path) -> Workload:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cimphony.chip.devices import Device
 from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, NonNegative, Part, Positive
+from cimphony.chip.pricing import CROSSBAR_ACTIONS, check_components
 
 CellBits = Annotated[int, Field(ge=1, le=8)]
 ConverterBits = Annotated[int, Field(ge=1, le=16)]
@@ -18,6 +19,17 @@ def _bits_by_mode(value: Any) -> Any:
     return value
 
 
+class Write(Part):
+    """What it takes to program a cell, with write-and-verify pulses."""
+
+    pulses: Annotated[dict[Mode, Positive], PER_MODE] = Field(description="mean pulses until a cell holds its level")
+    energy: NonNegative = Field(description="energy of one pulse with its verification [J]")
+    time: Positive = Field(description="time of one pulse with its verification [s]")
+    parallel: Count = Field(1, description="cells of one array written at once")
+    endurance: Positive | None = Field(None, description="writes a cell survives; none: not stated")
+    source: str = Field("", description="where the numbers come from")
+
+
 class Cell(Part):
     """A memory cell: its modes and the device behind each."""
 
@@ -28,6 +40,7 @@ class Cell(Part):
     slc_rate: Fraction | None = Field(
         None, description="share of a layer's output columns kept in SLC cells where a chip has both modes"
     )
+    write: Write | None = Field(None, description="programming; none: not part of this description")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -49,8 +62,12 @@ class Encoding(Part):
         description="twos_complement: bit slices, the top one negative; offset: w + 2^(bits-1), the offset subtracted "
         "digitally; differential: positive and negative cells"
     )
-    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(8, description="bits of a weight with its sign; none: not quantised")
-    scale: Literal["tensor", "column"] = Field("column", description="one scale per weight matrix, or one per output column")
+    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        8, description="bits of a weight with its sign; none: not quantised"
+    )
+    scale: Literal["tensor", "column"] = Field(
+        "column", description="one scale per weight matrix, or one per output column"
+    )
     flip: bool = Field(
         False, description="store a column inverted where that lowers its largest sum (ISAAC); undone digitally"
     )
@@ -68,7 +85,9 @@ class Encoding(Part):
 class InputCoding(Part):
     """How activations reach the rows."""
 
-    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(8, description="bits of an input with its sign; none: not quantised")
+    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+        8, description="bits of an input with its sign; none: not quantised"
+    )
     coding: Literal["bit_serial", "multi_bit", "pulse_width"] = Field(
         "bit_serial",
         description="bit_serial: one bit of the two's complement a read; multi_bit: signed digits of slice_bits a read; "
@@ -76,7 +95,8 @@ class InputCoding(Part):
     )
     slice_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="multi_bit only: bits of one digit")
     range: Literal["static", "token"] = Field(
-        "token", description="static: one range per layer, learned by calibration; token: the largest value of each token"
+        "token",
+        description="static: one range per layer, learned by calibration; token: the largest value of each token",
     )
     quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(
         1.0, description="static only: share of the calibration inputs that the range covers"
@@ -130,9 +150,24 @@ class Adc(Part):
     )
     columns_per_adc: Count = Field(1, description="columns that share one converter")
     energy_law: EnergyLaw | None = Field(None, description="energy of a conversion; none: not part of this description")
-    area: NonNegative = Field(0.0, description="area of one converter [m2]")
+    area: NonNegative | None = Field(
+        None, description="area of one converter [m2]; none: from the survey where that is the law, else not counted"
+    )
     node: Positive | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
     source: str = Field("", description="where the numbers come from")
+
+
+class Schedule(Part):
+    """How the work is spread over the arrays and over time."""
+
+    copies: Literal["one", "whole", "ideal"] = Field(
+        "one",
+        description="spare arrays: one: stay empty; whole: hold whole copies of the slowest layers; ideal: hold "
+        "fractional copies in perfect balance, an upper bound",
+    )
+    overlap: bool = Field(
+        False, description="units of a block work on different requests at once; false: one request at a time per block"
+    )
 
 
 class CrossbarUnit(Part):
@@ -153,7 +188,12 @@ class CrossbarUnit(Part):
         {"array": 1}, description="how the unit is nested, innermost first: arrays in a module, modules in a pu, ..."
     )
     components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
-    source: str = Field("", description="where the numbers come from")
+    schedule: Schedule = Schedule()
+
+    @model_validator(mode="after")
+    def _check_components(self) -> Self:
+        check_components(self.components, CROSSBAR_ACTIONS, (*self.count, "row", "column", "adc", "chip"))
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,22 +1,57 @@
 """Digital units as data: in-memory logic, special functions, processors known by their roofline."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cimphony.chip.part import Component, Count, Fraction, NonNegative, Part, Positive
+from cimphony.chip.pricing import NOR_ACTIONS, ROOFLINE_ACTIONS, SPECIAL_ACTIONS, check_components
+
+_COMPONENTS = "what the unit is built of and what it costs"
+_COUNT = "how the unit is nested, innermost first"
+_SOURCE = "where the numbers come from"
 
 
 class NorPimUnit(Part):
     """Digital arithmetic inside memory arrays by NOR operations; exact."""
 
     kind: Literal["nor_pim"] = "nor_pim"
-    operations_per_cycle: Positive = Field(description="INT8 multiply-adds of one module per clock cycle")
+    rows: Count = Field(1024, description="rows of one memory array, all working at once")
+    columns: Count = Field(1024, description="columns of one memory array")
+    reading: Literal["published", "row_parallel", "magic"] = Field(
+        "row_parallel",
+        description="how long a multiply-add takes: published: bits^2 NOR of five cycles, three columns each; "
+        "row_parallel: the same without the columns, which are storage; magic: 13 bits^2 - 14 bits + 6 cycles",
+    )
+    bits: Annotated[int, Field(ge=1, le=64)] = Field(8, description="bits of both operands")
+    density: Annotated[Fraction, Field(gt=0)] = Field(1.0, description="share of the multiply-adds left after pruning")
     clock: Positive = Field(description="clock frequency [Hz]")
-    count: dict[str, Count] = Field({"module": 1}, description="how the unit is nested, innermost first")
-    capacity: NonNegative = Field(0.0, description="memory of one module [bytes]")
-    components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
-    source: str = Field("", description="where the numbers come from")
+    count: dict[str, Count] = Field({"array": 256, "module": 1}, description=_COUNT)
+    endurance: Positive | None = Field(None, description="writes a cell survives; none: not stated")
+    components: dict[str, Component] = Field({}, description=_COMPONENTS)
+    source: str = Field("", description=_SOURCE)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "module" not in self.count:
+            raise ValueError("count needs a level 'module': the arrays that work on one instruction stream")
+        check_components(self.components, NOR_ACTIONS, (*self.count, "chip"))
+        return self
+
+    @property
+    def operations_per_cycle(self) -> float:
+        """Multiply-adds of one module per clock cycle, by the chosen reading."""
+        cycles = {
+            "published": 3 * 5 * self.bits**2,
+            "row_parallel": 5 * self.bits**2,
+            "magic": 13 * self.bits**2 - 14 * self.bits + 6,
+        }[self.reading]
+        return self.count.get("array", 1) * self.columns / cycles
+
+    @property
+    def module_bytes(self) -> float:
+        """Memory of one module [bytes]."""
+        return self.count.get("array", 1) * self.rows * self.columns / 8
 
 
 class SpecialFunctionUnit(Part):
@@ -25,9 +60,14 @@ class SpecialFunctionUnit(Part):
     kind: Literal["special_function"] = "special_function"
     inputs_per_cycle: Positive = Field(description="elements of one instance per clock cycle")
     clock: Positive = Field(description="clock frequency [Hz]")
-    count: dict[str, Count] = Field({"module": 1}, description="how the unit is nested, innermost first")
-    components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
-    source: str = Field("", description="where the numbers come from")
+    count: dict[str, Count] = Field({"module": 1}, description=_COUNT)
+    components: dict[str, Component] = Field({}, description=_COMPONENTS)
+    source: str = Field("", description=_SOURCE)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_components(self.components, SPECIAL_ACTIONS, (*self.count, "chip"))
+        return self
 
 
 class GpuUnit(Part):
@@ -38,12 +78,26 @@ class GpuUnit(Part):
     bits: Annotated[int, Field(ge=4, le=64)] = Field(16, description="bits of weights and activations")
     bandwidth: Positive = Field(description="memory bandwidth [bytes/s]")
     memory: Positive = Field(description="memory [bytes]")
-    power: Positive = Field(description="power at full load [W]")
-    idle_power: NonNegative = Field(description="power when idle [W]")
-    compute_utilisation: Annotated[Fraction, Field(gt=0)] = Field(1.0, description="share of the peak reached in practice")
-    memory_utilisation: Annotated[Fraction, Field(gt=0)] = Field(1.0, description="share of the bandwidth reached in practice")
+    power: NonNegative = Field(description="power at full load [W]; 0: energy comes from the components alone")
+    idle_power: NonNegative = Field(0.0, description="power when idle [W], part of power")
+    compute_utilisation: Annotated[Fraction, Field(gt=0)] = Field(
+        1.0, description="share of the peak reached in practice"
+    )
+    memory_utilisation: Annotated[Fraction, Field(gt=0)] = Field(
+        1.0, description="share of the bandwidth reached in practice"
+    )
     area: NonNegative = Field(0.0, description="die area [m2]")
-    source: str = Field("", description="where the numbers come from")
+    density: Annotated[Fraction, Field(gt=0)] = Field(
+        1.0, description="share of dynamic multiply-adds left after pruning"
+    )
+    components: dict[str, Component] = Field({}, description=_COMPONENTS)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.idle_power > self.power:
+            raise ValueError(f"idle_power = {self.idle_power} must not exceed power = {self.power}")
+        check_components(self.components, ROOFLINE_ACTIONS, ("chip",))
+        return self
 
 
 class Link(Part):

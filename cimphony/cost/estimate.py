@@ -1,0 +1,257 @@
+"""estimate: a workload on a chip, from counts of actions to energy, time and area. Nothing runs, no torch."""
+
+from collections.abc import Sequence
+
+from cimphony.chip import Chip, CrossbarUnit, GpuUnit, Link, NorPimUnit, SpecialFunctionUnit, Unit
+from cimphony.cost.pricing import Priced, Prices, price, total
+from cimphony.cost.report import Amounts, CostReport, Entry
+from cimphony.cost.schedule import BlockTimes, share_rate, spread, static_times
+from cimphony.cost.work import (
+    ACCUMULATOR_BYTES,
+    Job,
+    activation_bytes,
+    on_crossbar,
+    on_nor_pim,
+    on_roofline,
+    on_special_function,
+    unit_instances,
+)
+from cimphony.mapping import BlockPlacement, Placement, place
+from cimphony.units import format_count
+from cimphony.workload import Block, Operation, Phase, Workload
+
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+
+
+def estimate(workload: Workload, chip: Chip, *, chips: int | None = None) -> CostReport:
+    """What one request costs on a chip: energy, latency, interval of a stream, area, each with its parts.
+
+    Args:
+        workload: operations of the model, from `trace` or written by hand.
+        chip: the description that the numbers tower reads too; placement and cell modes are the same.
+        chips: how many chips there are; None takes as many as the model needs.
+
+    Raises CapacityError where the weights do not fit, ChipError where a price cannot be worked out.
+    """
+    return _Estimate(workload, chip, place(workload, chip, chips)).report()
+
+
+class _Estimate:
+    """One estimate on its way: entries and times as they come in."""
+
+    def __init__(self, workload: Workload, chip: Chip, placement: Placement) -> None:
+        self.workload, self.chip, self.placement = workload, chip, placement
+        self.prices: Prices = price(chip)
+        self.entries: list[Entry] = []
+        self.digital: dict[str, list[float]] = {}  # kind -> operations, multiply-adds or elements without a unit
+        self.shared: dict[str, float] = {}  # busy time of what all blocks share
+        self.missing_links: set[str] = set()
+        self.tiles = 1.0  # pieces that attention scores are cut into
+        self.overlap = False
+        self.slowest = 0.0
+
+    def report(self) -> CostReport:
+        static = self.chip.unit_for("static_matmul")
+        if isinstance(static, CrossbarUnit):
+            self.overlap = static.schedule.overlap
+            for placed in self.placement.blocks:
+                self._pipelined(static, placed)
+            interval = max(self.slowest, *self.shared.values(), 0.0)
+        else:
+            for block in self.workload.blocks:
+                self._sequential(block)
+            interval = sum(entry.latency for entry in self.entries) / self.placement.chips
+        parts = [part for parts in self.prices.units.values() for part in parts]
+        chips = self.placement.chips
+        amounts = Amounts(
+            interval,
+            {part.name: part.area * chips for part in parts if part.area},
+            {part.name: part.leakage * chips for part in parts if part.leakage} | self._idle(),
+        )
+        work = self.workload
+        return CostReport(
+            work.model, self.chip.name, work.batch, work.new_tokens or work.prompt, tuple(self.entries), amounts,
+            self.placement, self._assumptions(interval),
+        )  # fmt: skip
+
+    # blocks in a pipeline, each with its share of the chips
+
+    def _pipelined(self, unit: CrossbarUnit, placed: BlockPlacement) -> None:
+        times = BlockTimes()
+        for phase in PHASES:
+            ops = [(at, one) for at, one in enumerate(placed.block.operations) if one.phase == phase]
+            products = [(at, one) for at, one in ops if one.kind == "static_matmul"]
+            if products:
+                self._static(unit, placed, products, times)
+                self._hand_over(unit, placed, products[-1][1], times)
+            for _, one in ops:
+                if one.kind != "static_matmul":
+                    self._other(placed, one, times)
+        self.slowest = max(self.slowest, times.interval(self.overlap))
+
+    def _static(
+        self, unit: CrossbarUnit, placed: BlockPlacement, products: Sequence[tuple[int, Operation]], times: BlockTimes
+    ) -> None:
+        name = self.placement.unit
+        layers = {layer.layer: layer for layer in placed.layers}
+        jobs = [on_crossbar(unit, one, layers[one.layer]) for _, one in products]
+        busy, latency = static_times(unit, placed, products)
+        times.add(name, busy)
+        for (_, one), job, seconds in zip(products, jobs, spread(latency, jobs), strict=True):
+            self._enter(name, placed.block, one, job, seconds)
+
+    def _other(self, placed: BlockPlacement, operation: Operation, times: BlockTimes) -> None:
+        name = self.chip.policy.get(operation.kind)
+        unit = self.chip.units[name] if name else None
+        if name is None or unit is None or isinstance(unit, CrossbarUnit):
+            self._stays_digital(placed.block, operation)
+            return
+        job = self._job(unit, operation)
+        all_instances = unit_instances(unit) * self.placement.chips
+        if isinstance(unit, GpuUnit):
+            self.shared[name] = self.shared.get(name, 0.0) + job.seconds * placed.repetitions / all_instances
+            latency = job.seconds
+        else:
+            share = placed.share or min(
+                1.0, self.placement.per_level / (self.placement.capacity * self.placement.chips)
+            )
+            mean, moment = share_rate(share, all_instances)
+            times.add(name, job.seconds / mean)
+            latency = job.seconds / moment
+            if isinstance(unit, NorPimUnit):
+                scores = operation.m * operation.n * operation.groups * unit.bits / 8
+                self.tiles = max(self.tiles, scores / (unit.module_bytes * moment))
+        self._enter(name, placed.block, operation, job, latency)
+
+    def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: BlockTimes) -> None:
+        """Partial sums between the units that share a block, and its result to the next block."""
+        numbers = last.m * last.n * last.groups * last.repeat
+        together = self.placement.levels(placed)
+        if together > 1:
+            per_chip = max(1, self.placement.capacity // self.placement.per_level)
+            link = "bus" if "bus" in self.chip.links else "pu"
+            sums = numbers * ACCUMULATOR_BYTES * (together - 1)
+            self._transfer(link if together <= per_chip else "chip", placed, last, sums, times)
+        blocks = sum(block.repetitions for block in self.placement.blocks)
+        between_chips = min(1.0, (self.placement.chips - 1) / blocks)
+        size = numbers * activation_bytes(unit)
+        for link, share in (("pu", 1 - between_chips), ("chip", between_chips)):
+            if share:
+                self._transfer(link, placed, last, size * share, None)
+
+    def _transfer(
+        self, name: str, placed: BlockPlacement, last: Operation, size: float, times: BlockTimes | None
+    ) -> None:
+        link: Link | None = self.chip.links.get(name)
+        if link is None:
+            self.missing_links.add(name)
+            return
+        seconds = size / link.bandwidth
+        if times is not None:
+            times.add(f"link.{name}", seconds)  # partial sums hold the block up
+        else:
+            self.shared[f"link.{name}"] = self.shared.get(f"link.{name}", 0.0) + seconds * placed.repetitions
+        repeats = placed.repetitions
+        entry = Entry(f"link.{name}", placed.block.layers(last), last.phase, "link", size * link.energy * repeats)
+        entry.latency = (seconds + link.latency * last.repeat) * repeats
+        self.entries.append(entry)
+
+    # one processor, one operation after the other
+
+    def _sequential(self, block: Block) -> None:
+        for operation in block.operations:
+            name = self.chip.policy.get(operation.kind)
+            if name is None:
+                self._stays_digital(block, operation)
+                continue
+            unit = self.chip.units[name]
+            job = self._job(unit, operation)
+            assert not isinstance(unit, CrossbarUnit)
+            self._enter(name, block, operation, job, job.seconds / unit_instances(unit))
+
+    # entries
+
+    def _job(self, unit: Unit, operation: Operation) -> Job:
+        if isinstance(unit, NorPimUnit):
+            return on_nor_pim(unit, operation)
+        if isinstance(unit, SpecialFunctionUnit):
+            return on_special_function(unit, operation)
+        assert isinstance(unit, GpuUnit)
+        return on_roofline(unit, operation)
+
+    def _enter(self, name: str, block: Block, operation: Operation, job: Job, latency: float) -> None:
+        layers, repeats = block.layers(operation), len(block.names)
+        parts: list[Priced] = self.prices.units[name]
+        for part in parts:
+            energy = total(job.counts, part)
+            if energy:
+                self.entries.append(Entry(part.name, layers, operation.phase, operation.kind, energy * repeats))
+        unit = self.chip.units[name]
+        busy = (unit.power - unit.idle_power) * job.seconds * repeats if isinstance(unit, GpuUnit) else 0.0
+        self.entries.append(Entry(f"{name}.active", layers, operation.phase, operation.kind, busy, latency * repeats))
+
+    def _idle(self) -> dict[str, float]:
+        chips = self.placement.chips
+        units = self.chip.units.items()
+        return {
+            f"{name}.idle": unit.idle_power * chips
+            for name, unit in units
+            if isinstance(unit, GpuUnit) and unit.idle_power
+        }
+
+    def _stays_digital(self, block: Block, operation: Operation) -> None:
+        tally = self.digital.setdefault(operation.kind, [0.0, 0.0])
+        tally[0] += len(block.names)
+        tally[1] += (operation.macs or operation.elements * operation.repeat) * len(block.names)
+
+    def _assumptions(self, interval: float) -> list[str]:
+        said = [*self.chip.notes, *self.prices.assumptions]
+        for kind, (number, size) in self.digital.items():
+            what = "multiply-adds" if kind.endswith("matmul") else "elements"
+            said.append(
+                f"{kind} stays digital, not costed: {number:.0f} operations, {format_count(size)} {what} a request; "
+                "the chip has no unit for it"
+            )
+        return said + _schedule_assumptions(self)
+
+
+def _schedule_assumptions(run: _Estimate) -> list[str]:
+    """What the schedule took for granted."""
+    placement, said = run.placement, list[str]()
+    if placement.chips > 1:
+        said.append(f"{placement.chips} chips in a row, each with its part of the model")
+    if placement.blocks:
+        said.append(_copies(run))
+        units = "overlap on different requests" if run.overlap else "serve one request at a time"
+        said.append(
+            f"a pipeline over {sum(one.repetitions for one in placement.blocks)} blocks; the units of a block {units}"
+        )
+    for name in sorted(run.missing_links):
+        said.append(f"no link {name!r} in the description: its transfers cost nothing")
+    for name, unit in run.chip.units.items():
+        if isinstance(unit, NorPimUnit):
+            said.append(
+                f"{name}: {unit.operations_per_cycle:.4g} multiply-adds a cycle and module ({unit.reading} reading, "
+                f"{unit.bits} bits, {unit.density:.3g} of the products computed)"
+            )
+        if isinstance(unit, GpuUnit):
+            said.append(
+                f"{name}: roofline at {unit.compute_utilisation:.0%} of peak and {unit.memory_utilisation:.0%} of "
+                "bandwidth; full power while busy; attention and elementwise work fused, without memory traffic"
+            )
+    if run.tiles > 1:
+        said.append(
+            f"attention scores exceed the memory of a block: computed in {run.tiles:.3g} tiles, no extra cost counted"
+        )
+    return said
+
+
+def _copies(run: _Estimate) -> str:
+    most = max(run.placement.blocks, key=lambda one: one.copies)
+    unit = run.chip.unit_for("static_matmul")
+    assert isinstance(unit, CrossbarUnit)
+    kind = unit.schedule.copies
+    if kind == "one":
+        return "every weight is stored once; spare arrays stay empty"
+    balance = ", in perfect balance (an upper bound)" if kind == "ideal" else ""
+    return f"spare arrays hold {kind} copies of the weights, up to {most.copies:.4g}{balance}"

@@ -1,0 +1,117 @@
+"""What the components of a unit cost: energy per action, area and static power, carried to the chip's node."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cimphony.chip import Chip, Component, CrossbarUnit, Unit
+from cimphony.chip.pricing import instances
+from cimphony.cost.adc import conversion_energy, converter_area
+from cimphony.cost.scaling import area_factor, energy_factor
+
+
+@dataclass
+class Priced:
+    """One component of one unit."""
+
+    name: str  # unit.component
+    actions: list[tuple[str, float]]  # energy of each action [J]
+    area: float  # of all instances on one chip [m2]
+    leakage: float  # of all instances on one chip [W]
+
+
+@dataclass
+class Prices:
+    """The components of a chip by unit, and what was assumed on the way."""
+
+    units: dict[str, list[Priced]] = field(default_factory=dict[str, list[Priced]])
+    assumptions: list[str] = field(default_factory=list[str])
+
+
+def price(chip: Chip) -> Prices:
+    """Prices of every component of a chip."""
+    prices = Prices()
+    for name, unit in chip.units.items():
+        prices.units[name] = [
+            _price(f"{name}.{key}", part, unit, chip, prices) for key, part in unit.components.items()
+        ]
+        if isinstance(unit, CrossbarUnit) and unit.adc is not None:
+            prices.units[name].append(_price_adc(f"{name}.adc", unit, chip, prices))
+        area = 0.0 if isinstance(unit, CrossbarUnit) else float(getattr(unit, "area", 0.0))
+        if area:
+            prices.units[name].append(Priced(f"{name}.die", [], area, 0.0))
+    return prices
+
+
+def total(counts: Mapping[str, float], priced: Priced) -> float:
+    """Energy of the counted actions [J]."""
+    energy = 0.0
+    for action, cost in priced.actions:
+        number = counts.get(action)
+        if number:
+            energy += number * cost
+    return energy
+
+
+def sampling_rate(unit: CrossbarUnit) -> float:
+    """Conversions a second of one converter, if it takes the whole cycle."""
+    assert unit.adc is not None
+    return unit.adc.columns_per_adc / unit.cycle
+
+
+def _price(name: str, part: Component, unit: Unit, chip: Chip, prices: Prices) -> Priced:
+    energy, area = _scale(name, part.node, chip, prices)
+    number = _instances(part.per, unit)
+    actions = [(action, cost * energy) for action, cost in part.energy.items()]
+    return Priced(name, actions, part.area * area * number, part.leakage * energy * number)
+
+
+def _price_adc(name: str, unit: CrossbarUnit, chip: Chip, prices: Prices) -> Priced:
+    adc, rate = unit.adc, sampling_rate(unit)
+    assert adc is not None
+    energy, area = _scale(name, adc.node, chip, prices)
+    node = adc.node or chip.node
+    actions: list[tuple[str, float]] = []
+    if adc.energy_law is None:
+        prices.assumptions.append(f"{name}: no energy law in the description, conversions cost nothing")
+    else:
+        for mode in unit.cell.bits:
+            cost = conversion_energy(adc.energy_law, adc.bits[mode], node, rate)
+            actions.append((f"convert_{mode}", cost * energy))
+        if adc.energy_law.kind == "survey":
+            prices.assumptions.append(
+                f"{name}: energy and area by the public converter survey's best fifth at {node * 1e9:g} nm and "
+                f"{rate / 1e6:g} MS/s (arXiv 2404.06553); published converters lie up to 3 times either side"
+            )
+        elif len(unit.cell.bits) > 1:
+            prices.assumptions.append(f"{name}: resolution law {adc.energy_law.kind!r}")
+    return Priced(name, actions, converter_area(adc, node, rate) * area * _instances("adc", unit), 0.0)
+
+
+def _scale(name: str, node: float | None, chip: Chip, prices: Prices) -> tuple[float, float]:
+    """Factors on energy and area from the component's node to the chip's; declared where they are not 1."""
+    if node is None or node == chip.node:
+        return 1.0, 1.0
+    energy = energy_factor(node, chip.node, chip.voltage, chip.voltage)
+    area = area_factor(node, chip.node)
+    volts = f"{chip.voltage:g} V" if chip.voltage else "nominal voltages"
+    prices.assumptions.append(
+        f"{name}: scaled from {node * 1e9:g} to {chip.node * 1e9:g} nm by Stillmaker and Baas at {volts}: "
+        f"energy x {energy:.4g}, area x {area:.4g}"
+    )
+    return energy, area
+
+
+def _instances(per: str, unit: Unit) -> float:
+    """How many instances of a component one chip has."""
+    count = getattr(unit, "count", {})
+    if per in count or not isinstance(unit, CrossbarUnit):
+        return instances(count, per)
+    arrays = math.prod(unit.count.values())
+    sharing = unit.adc.columns_per_adc if unit.adc else unit.columns
+    return {
+        "row": arrays * unit.rows,
+        "column": arrays * unit.columns,
+        "adc": arrays * unit.columns / sharing,
+        "chip": 1,
+    }[per]

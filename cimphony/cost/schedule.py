@@ -1,0 +1,66 @@
+"""When the work happens: a pipeline over the blocks of a model, each on its share of the chips.
+
+Inside a block the static products follow one another token by token; neighbours with the same input run side by
+side. The other units of the block's share wait for them, or overlap with other requests where the chip says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from cimphony.chip import CrossbarUnit
+from cimphony.cost.work import Job, input_slices
+from cimphony.mapping import BlockPlacement
+from cimphony.workload import Operation
+
+
+@dataclass
+class BlockTimes:
+    """Busy time of each unit in one repetition of a block [s a request], and what is shared by all blocks."""
+
+    busy: dict[str, float] = field(default_factory=dict[str, float])
+
+    def add(self, unit: str, seconds: float) -> None:
+        """Another operation on a unit."""
+        self.busy[unit] = self.busy.get(unit, 0.0) + seconds
+
+    def interval(self, overlap: bool) -> float:
+        """Time between two requests that this block can keep up with [s]."""
+        return max(self.busy.values(), default=0.0) if overlap else sum(self.busy.values())
+
+
+def static_times(
+    unit: CrossbarUnit, placed: BlockPlacement, operations: Sequence[tuple[int, Operation]]
+) -> tuple[float, float]:
+    """Busy time and latency [s a request] of the static products of one phase of a block.
+
+    `operations` come with their position in the block. With c copies, m tokens take m / c reads of the slowest
+    product, and at least one; every further product in the chain adds one read for the first token.
+    """
+    read = input_slices(unit) * unit.cycle
+    repeat = max(operation.repeat for _, operation in operations)
+    vectors = max(operation.m for _, operation in operations)
+    depth = _depth(operations)
+    busy = vectors * repeat * read / placed.copies
+    return busy, (depth - 1 + max(1.0, vectors / placed.copies)) * read * repeat
+
+
+def share_rate(share: float, instances: float) -> tuple[float, float]:
+    """Instances that a block's share stands for: on average in a stream, and at one moment (at least one)."""
+    return share * instances, max(1.0, share * instances)
+
+
+def spread(total: float, jobs: Sequence[Job]) -> list[float]:
+    """A time shared out over operations by their own work."""
+    work = [job.seconds for job in jobs]
+    together = sum(work)
+    return [total * one / together if together else total / len(work) for one in work]
+
+
+def _depth(operations: Sequence[tuple[int, Operation]]) -> int:
+    """Length of the chain: products that stand next to each other and have the same input size run side by side."""
+    depth, before = 0, None
+    for at, operation in operations:
+        beside = before is not None and before[0] == at - 1 and before[1:] == (operation.m, operation.k)
+        depth += not beside
+        before = (at, operation.m, operation.k)
+    return depth

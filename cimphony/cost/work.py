@@ -1,0 +1,102 @@
+"""One operation on one unit: how often each action happens and how long the unit is busy."""
+
+import math
+from dataclasses import dataclass
+
+from cimphony.chip import CrossbarUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit
+from cimphony.chip.pricing import instances
+from cimphony.mapping import LayerPlacement, input_places, weight_slices
+from cimphony.workload import Operation
+
+ACCUMULATOR_BYTES = 4  # of a partial sum on its way out of an array or between units
+
+
+@dataclass(slots=True)
+class Job:
+    """An operation of one repetition of a block, over one request."""
+
+    counts: dict[str, float]  # actions
+    seconds: float  # busy time on one instance of the unit, or on one copy of the weights
+
+
+def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement) -> Job:
+    """A product with stored weights: every input is read once per input slice in every array of the layer."""
+    vectors = operation.m * operation.repeat
+    reads = vectors * input_slices(unit)
+    counts: dict[str, float] = {
+        "read": reads * layer.arrays,
+        "cell": reads * layer.cells,
+        "drive": reads * layer.rows * layer.column_blocks * layer.groups,
+        "load": vectors * layer.rows * layer.column_blocks * layer.groups * activation_bytes(unit),
+        "store": vectors * sum(layer.outputs.values()) * layer.row_blocks * layer.groups * ACCUMULATOR_BYTES,
+        "mac": operation.macs,
+    }
+    conversions = 0
+    for mode, outputs in layer.outputs.items():
+        columns = outputs * len(weight_slices(unit.encoding, unit.cell.bits[mode]))
+        counts[f"convert_{mode}"] = number = reads * columns * layer.row_blocks * layer.groups
+        conversions += number
+    counts["convert"] = counts["sample"] = counts["add"] = conversions
+    return Job(counts, reads * unit.cycle)
+
+
+def input_slices(unit: CrossbarUnit) -> int:
+    """Reads of an array for one input; one where inputs are not quantised."""
+    return 1 if unit.input.bits is None else len(input_places(unit.input))
+
+
+def activation_bytes(unit: CrossbarUnit) -> float:
+    """Bytes of one activation on its way between units; unquantised ones count as half precision."""
+    return (unit.input.bits or 16) / 8
+
+
+def on_nor_pim(unit: NorPimUnit, operation: Operation) -> Job:
+    """A product of activations inside memory; the operands and the result are written into it."""
+    macs = operation.macs * unit.density
+    cycles = macs / unit.operations_per_cycle
+    counts = {"cycle": cycles, "mac": macs, "write": operand_bytes(operation, unit.bits)}
+    return Job(counts, cycles / unit.clock)
+
+
+def operand_bytes(operation: Operation, bits: int) -> float:
+    """Bytes of the stored operand and the result of a product of activations, over all repeats."""
+    numbers = operation.k * operation.n + operation.m * operation.n
+    return numbers * operation.groups * operation.repeat * bits / 8
+
+
+def on_special_function(unit: SpecialFunctionUnit, operation: Operation) -> Job:
+    """Elementwise work, one element after another."""
+    elements = operation.elements * operation.repeat
+    return Job({"element": elements}, elements / (unit.inputs_per_cycle * unit.clock))
+
+
+def on_roofline(unit: GpuUnit, operation: Operation) -> Job:
+    """Arithmetic or memory traffic, whichever takes longer.
+
+    Weights are read once per repeat; attention scores and everything elementwise stay in caches (fused kernels).
+    """
+    pruned = unit.density if operation.kind == "dynamic_matmul" else 1.0
+    macs = operation.macs * pruned
+    traffic = _traffic(operation) * pruned * operation.repeat * unit.bits / 8
+    arithmetic = (2 * macs + (0 if macs else operation.elements * operation.repeat)) / unit.peak
+    seconds = max(arithmetic / unit.compute_utilisation, traffic / (unit.bandwidth * unit.memory_utilisation))
+    counts = {"mac": macs, "byte": traffic, "element": 0.0 if macs else float(operation.elements * operation.repeat)}
+    counts["static_mac" if operation.kind == "static_matmul" else "dynamic_mac"] = macs
+    return Job(counts, seconds)
+
+
+def _traffic(operation: Operation) -> float:
+    """Numbers moved between memory and processor in one repeat."""
+    m, k, n, groups = operation.m, operation.k, operation.n, operation.groups
+    if operation.kind == "static_matmul":
+        return (k * n + m * k + m * n) * groups
+    if operation.kind == "dynamic_matmul":  # the scores are the largest matrix of query_key and of its twin
+        return (m * k + k * n + m * n - max(m * n, m * k)) * groups
+    return 0.0
+
+
+def unit_instances(unit: NorPimUnit | SpecialFunctionUnit | GpuUnit) -> int:
+    """Instances of a digital unit on one chip: modules where it has them."""
+    if isinstance(unit, GpuUnit):
+        return 1
+    return instances(unit.count, "module") if "module" in unit.count else math.prod(unit.count.values())
