@@ -96,7 +96,6 @@ def build_model():
         initializer_range=INITIAL_STD,
         bos_token_id=None,
         eos_token_id=None,
-        loss_type="ForCausalLM",
         tie_word_embeddings=True,
     )
     return GPT2LMHeadModel(config)
