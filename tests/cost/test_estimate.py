@@ -1,0 +1,282 @@
+"""The estimate: counts by hand, conservation, published anchors, errors."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cimphony.chip import build_chip, chip_names, load_chip
+from cimphony.cost import estimate
+from cimphony.cost.report import VIEWS
+from cimphony.cost.work import on_crossbar
+from cimphony.errors import ChipError, DataError
+from cimphony.mapping import place_layer
+from cimphony.workload import Operation, Workload
+from tests.cost.workloads import bert_base, bert_large, gpt2, llama_1b, llama_70b, transformer, vit_base
+
+HYFLEX = load_chip("hyflexpim")
+SLC = HYFLEX.replace({"units.analog.cell.slc_rate": 1.0})
+MLC = HYFLEX.replace({"units.analog.cell.slc_rate": 0.0})
+
+
+def product(m: int, k: int, n: int, layer: str = "0.w") -> Workload:
+    return Workload(model="one", operations=[Operation(layer=layer, kind="static_matmul", m=m, k=k, n=n)])
+
+
+def share(report, name: str) -> float:
+    return sum(row["energy"] for row in report.by("component") if row["component"].startswith(name))
+
+
+# counts
+
+
+def test_actions_of_one_product_by_hand():
+    unit = HYFLEX.units["analog"]
+    one = Operation(layer="w", kind="static_matmul", m=3, k=100, n=40, repeat=2)
+    counts = on_crossbar(unit, one, place_layer(unit, "w", 100, 40)).counts
+    # 100 rows: 2 blocks of 64. 5 % of 40 outputs: 2 SLC with 8 slices, 38 MLC with 4: 168 columns, 2 blocks of 128.
+    reads = 3 * 2 * 8  # inputs x repeats x bits
+    assert counts["read"] == reads * 4
+    assert counts["cell"] == reads * 100 * 168
+    assert counts["drive"] == reads * 100 * 2
+    assert counts["convert_slc"] == reads * 2 * 16
+    assert counts["convert_mlc"] == reads * 2 * 152
+    assert counts["convert"] == counts["add"] == counts["sample"] == reads * 2 * 168
+    assert counts["load"] == 3 * 2 * 100 * 2
+    assert counts["store"] == 3 * 2 * 40 * 2 * 4
+    assert counts["mac"] == 3 * 2 * 100 * 40
+
+
+@pytest.mark.parametrize(("coding", "slices"), [("bit_serial", 8), ("pulse_width", 1), ("multi_bit", 4)])
+def test_reads_follow_the_input_coding(coding: str, slices: int):
+    chip = HYFLEX.replace({"units.analog.input.coding": coding, "units.analog.input.slice_bits": 2})
+    unit = chip.units["analog"]
+    one = Operation(layer="w", kind="static_matmul", m=5, k=64, n=1)
+    assert on_crossbar(unit, one, place_layer(unit, "w", 64, 1)).counts["read"] == 5 * slices
+
+
+def test_differential_pairs_are_converted_once_or_twice():
+    for subtract, conversions in (("analog", 7), ("digital", 14)):
+        changes = {"weights": "differential", "bits": 8, "scale": "column", "flip": False, "subtract": subtract}
+        chip = build_chip(SLC.model_dump() | {"name": "pairs"}).replace({"units.analog.encoding": changes})
+        unit = chip.units["analog"]
+        layer = place_layer(unit, "w", 64, 1)
+        assert layer.cell_columns == 14  # seven bits, two cells each
+        one = Operation(layer="w", kind="static_matmul", m=1, k=64, n=1)
+        assert on_crossbar(unit, one, layer).counts["convert"] == conversions * 8
+
+
+# conservation
+
+MODELS = {
+    "bert-base": lambda: [bert_base()],
+    "bert-large": lambda: [bert_large()],
+    "gpt2": lambda: [gpt2(64), gpt2(64, 32)],
+    "llama-3.2-1b": lambda: [llama_1b(64), llama_1b(64, 32, batch=2)],
+    "vit-base": lambda: [vit_base()],
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("chip", chip_names())
+def test_parts_sum_to_totals(chip: str, model: str):
+    for workload in MODELS[model]():
+        report = estimate(workload, load_chip(chip))
+        for view in VIEWS:
+            rows = report.by(view)
+            assert math.fsum(row["energy"] for row in rows) == pytest.approx(report.energy, rel=1e-9, abs=0)
+            column, total = ("area", report.area) if view == "component" else ("latency", report.latency)
+            assert math.fsum(row[column] for row in rows) == pytest.approx(total, rel=1e-9, abs=0)
+            assert all(value >= 0 for row in rows for value in row.values() if isinstance(value, float))
+        parts = (report.dynamic_energy, report.static_energy, report.link_energy)
+        assert math.fsum(parts) == pytest.approx(report.energy, rel=1e-12)
+        assert report.latency > 0
+        assert 0 < report.interval <= report.latency * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("chip", [name for name in chip_names() if name != "ideal"])
+def test_every_component_is_plausible(chip: str):
+    """Energy per multiply-add between a tenth of a femtojoule and a nanojoule, and no area beyond a wafer's reticle."""
+    workload, described = bert_large(), load_chip(chip)
+    report = estimate(workload, described)
+    assert 1e-16 < report.energy / workload.macs() < 1e-9
+    for row in report.by("component"):
+        assert 0 <= row["energy"] <= 1e-9 * workload.macs(), row
+        assert row["area"] / report.placement.chips < 2000e-6, row  # m2 of one component on one chip
+    assert report.power / report.placement.chips < 2000
+
+
+# anchors
+
+
+def test_hyflexpim_energy_per_multiply_add():
+    """Table 2 at 100 ns: 181.8 pJ an SLC read, 281.8 pJ an MLC one; 1.420 and 1.101 pJ per INT8 multiply-add."""
+    work = product(1, 64 * 16, 128 * 16)
+    assert estimate(work, SLC).energy / work.macs() == pytest.approx(1.420e-12, rel=5e-4)
+    assert estimate(work, MLC).energy / work.macs() == pytest.approx(1.101e-12, rel=5e-4)
+
+
+def test_hyflexpim_module_power_is_table_2():
+    work = product(1000, 64, 128 // 8 * 512)  # the 512 arrays of one module
+    report = estimate(work, SLC.replace({"units.analog.count": {"array": 512, "module": 1, "pu": 1}}))
+    assert share(report, "analog") / report.interval == pytest.approx(930.69e-3, rel=1e-4)
+    rows = {row["component"].removeprefix("analog."): row for row in report.by("component")}
+    printed = {"rram": 60.78, "input_register": 0.13, "output_register": 0.53, "row_driver": 297.71, "adc": 512.0}
+    for name, milliwatts in (printed | {"shift_add": 59.54}).items():
+        assert rows[name]["energy"] / report.interval == pytest.approx(milliwatts * 1e-3, rel=1e-4)
+
+
+def test_hyflexpim_digital_module_power_is_table_2():
+    scores = Operation(layer="0.a", kind="dynamic_matmul", m=512, k=64, n=512, groups=16)
+    sfu = Operation(layer="0.s", kind="softmax", elements=10**6)
+    chip = HYFLEX.replace({"units.analog.count.pu": 1, "units.digital.count": {"array": 256, "module": 1, "pu": 1}})
+    report = estimate(Workload(model="a", operations=[scores, sfu]), chip)
+    time = scores.macs / (819.2 * 1e9)
+    assert share(report, "digital") / time == pytest.approx((6532.05 - 138.89) * 1e-3, rel=1e-4)
+    assert share(report, "sfu") / (10**6 / 256e9) == pytest.approx(138.89e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize(("tokens", "all_slc", "hybrid"), [(128, 102.4, 53.8), (1024, 819.2, 430.0)])
+def test_hyflexpim_interval_of_a_bert_large_layer(tokens: int, all_slc: float, hybrid: float):
+    """Derivation beside the paper: linear time plus attention at 819 INT8 products a cycle and module."""
+    attention = 2 * tokens**2 * 1024 / (8 * 819.2e9) * 1e6
+    for chip, linear, off in ((SLC, all_slc, 0.001), (HYFLEX, hybrid, 0.012)):  # array rounding costs 1 % at 5 % SLC
+        report = estimate(bert_large(tokens), chip)
+        special = tokens * (16 * tokens + 4096 + 4 * 1024) / (8 * 256e9) * 1e6
+        assert report.interval * 1e6 == pytest.approx(linear + attention + special, rel=off)
+
+
+@pytest.mark.parametrize(("reading", "rate"), [("published", 273.07), ("row_parallel", 819.2), ("magic", 361.1)])
+def test_readings_of_the_digital_arithmetic(reading: str, rate: float):
+    chip = HYFLEX.replace({"units.digital.reading": reading})
+    assert chip.units["digital"].operations_per_cycle == pytest.approx(rate, rel=1e-3)
+
+
+def test_isaac_chip_power_and_area():
+    """Table II: 65.8 W and 85.4 mm2 a chip, every array read every 100 ns."""
+    chip = load_chip("isaac")
+    tiles = product(1, 128, 16 * 12 * 8 * 168)  # 128 x 16 16-bit weights an array
+    report = estimate(tiles, chip)
+    assert report.placement.utilisation == 1
+    assert report.power == pytest.approx(65.8, rel=0.02)
+    assert report.area == pytest.approx(85.4e-6, rel=0.02)
+
+
+@pytest.mark.parametrize(("chip", "microseconds", "millijoules"), [("gpu-a100", 148, 59), ("gpu-h100", 90, 63)])
+def test_ideal_roofline_of_bert_large(chip: str, microseconds: float, millijoules: float):
+    """302 MB of INT8 weights over the bandwidth at full power; activations come on top of that here."""
+    ideal = load_chip(chip).replace({"units.gpu.compute_utilisation": 1.0, "units.gpu.memory_utilisation": 1.0})
+    report = estimate(bert_large(128), ideal)
+    per_token = 3 * 2048 + 2048 + 2 * 5120 + 4 * 1024  # in and out of q, k, v, o, up, down; queries to contexts
+    traffic = 1 + 24 * 128 * per_token / (24 * 12 * 1024**2)
+    assert report.latency * 1e6 == pytest.approx(microseconds * traffic, rel=0.01)
+    assert report.energy * 1e3 == pytest.approx(millijoules * traffic, rel=0.01)
+
+
+def test_ideal_roofline_of_llama_decode():
+    """2.47 GB of half-precision weights a token: 825 tokens a second on an A100."""
+    changes = {"compute_utilisation": 1.0, "memory_utilisation": 1.0, "bits": 16, "peak": 312e12}
+    chip = load_chip("gpu-a100").replace({f"units.gpu.{name}": value for name, value in changes.items()})
+    rows = {row["phase"]: row for row in estimate(llama_1b(1, 100), chip).by("phase")}
+    assert 100 / rows["decode"]["latency"] == pytest.approx(825, rel=0.02)
+
+
+# laws
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_energy_is_proportional_to_inputs(m: int, k: int, n: int, times: int):
+    once, more = estimate(product(m, k, n), HYFLEX), estimate(product(m * times, k, n), HYFLEX)
+    assert more.energy == pytest.approx(once.energy * times)
+
+
+def test_latency_and_interval_are_different_numbers():
+    report = estimate(bert_large(), SLC)
+    assert report.latency > 20 * report.interval  # 24 layers in a pipeline
+    assert report.throughput == 1 / report.interval
+    assert report.tokens_per_second == pytest.approx(128 / report.interval)
+
+
+def test_decode_latency_is_the_chain_of_products():
+    """q, k and v side by side, then o, up, down: four reads of 800 ns a layer and token."""
+    work = transformer(1, 64, 64, 1, 1, new_tokens=10)
+    rows = {row["operation"]: row for row in estimate(work, SLC).by("operation")}
+    assert rows["static_matmul"]["latency"] == pytest.approx(4 * 800e-9 * (1 + 10))
+
+
+def test_leakage_is_paid_over_the_interval():
+    report = estimate(product(100, 128, 64), load_chip("isaac"))
+    assert report.static_energy == pytest.approx(10.4 * report.interval)
+
+
+def test_two_pus_a_layer_exchange_partial_sums():
+    units = ("analog", "digital", "sfu")
+    one, two = (SLC.replace({f"units.{unit}.count.pu": pus for unit in units}) for pus in (12, 24))
+    base, fast = estimate(bert_base(1024), one), estimate(bert_base(1024), two)
+    assert [fast.placement.levels(block) for block in fast.placement.blocks] == [2]
+    assert 1.8 < base.interval / fast.interval < 2
+    assert any(row["operation"] == "link" for row in fast.by("operation"))
+
+
+def test_what_has_no_unit_is_said():
+    report = estimate(gpt2(8), HYFLEX)
+    assert any("embedding stays digital, not costed: 1 operations" in line for line in report.assumptions)
+    only = HYFLEX.replace({"policy": {"static_matmul": "analog"}})
+    said = "\n".join(estimate(bert_base(), only).assumptions)
+    for kind in ("dynamic_matmul", "softmax", "activation", "norm", "elementwise"):
+        assert f"{kind} stays digital, not costed" in said
+
+
+def test_scaling_is_declared():
+    report = estimate(product(1, 64, 64), load_chip("hyflexpim-corrected"))
+    assert any("analog.adc: scaled from 32 to 65 nm" in line and "x 2.326" in line for line in report.assumptions)
+
+
+def test_llama_70b_on_many_chips():
+    report = estimate(llama_70b(128, 16), HYFLEX)
+    assert report.placement.chips > 100
+    assert any("chips in a row" in line for line in report.assumptions)
+
+
+# the report
+
+
+def test_json_and_comparison():
+    report, gpu = estimate(bert_base(), HYFLEX), estimate(bert_base(), load_chip("gpu-h100"))
+    data = json.loads(report.to_json())
+    assert data["totals"]["energy"] == report.energy
+    rows = {row["quantity"]: row for row in report.compare(gpu)}
+    assert rows["energy"]["advantage"] == pytest.approx(gpu.energy / report.energy)
+    assert rows["throughput"]["advantage"] == pytest.approx(report.throughput / gpu.throughput)
+    with pytest.raises(DataError, match=r"by\('colour'\) is not a view.*component, layer, phase, operation"):
+        report.by("colour")
+
+
+def test_layers_have_their_own_names():
+    rows = {row["layer"] for row in estimate(bert_base(), HYFLEX).by("layer")}
+    assert {"model.layers.0.attention.q", "model.layers.11.mlp.down"} <= rows
+
+
+# bad descriptions
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (
+            "units.analog.components.rram.energy",
+            {"reed": 1e-12},
+            r"'reed' is not an action of this unit; choose from read",
+        ),
+        ("units.analog.components.rram.per", "colum", r"rram.per = 'colum' is not a level .*array, module, pu, row"),
+        ("units.digital.components.rram.energy", {"read": 1.0}, r"'read' is not an action .*cycle, mac, write"),
+        ("units.analog.components.rram.area", -1.0, r"rram.area = -1.0 is not allowed"),
+        ("units.digital.count", {"array": 4}, r"count needs a level 'module'"),
+    ],
+)
+def test_bad_prices_are_one_clear_error(path: str, value: object, message: str):
+    with pytest.raises(ChipError, match=message):
+        HYFLEX.replace({path: value})
