@@ -281,7 +281,7 @@ def _whole(blocks: list[BlockPlacement], copies: list[float], have: int) -> list
     while True:
         slowest = max(range(len(blocks)), key=lambda at: blocks[at].vectors / whole[at])
         size = blocks[slowest].arrays * blocks[slowest].repetitions
-        if not size or size > left:
+        if not size or size > left or whole[slowest] >= blocks[slowest].vectors:
             return whole
         whole[slowest] += 1
         left -= size

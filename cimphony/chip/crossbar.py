@@ -90,8 +90,8 @@ class InputCoding(Part):
     )
     coding: Literal["bit_serial", "multi_bit", "pulse_width"] = Field(
         "bit_serial",
-        description="bit_serial: one bit of the two's complement a read; multi_bit: signed digits of slice_bits a read; "
-        "pulse_width: the whole signed magnitude as one pulse",
+        description="bit_serial: one bit of the two's complement a read; multi_bit: signed digits of slice_bits a "
+        "read; pulse_width: the whole signed magnitude as one pulse",
     )
     slice_bits: Annotated[int, Field(ge=1, le=8)] = Field(1, description="multi_bit only: bits of one digit")
     range: Literal["static", "token"] = Field(
@@ -119,7 +119,7 @@ class LinearLaw(Part):
 
 
 class SurveyLaw(Part):
-    """Best-case regression over the public ADC survey (Andrulis 2024, arXiv 2404.06553), at the unit's node and rate."""
+    """Best-case regression over the public ADC survey (arXiv 2404.06553), at the converter's node and rate."""
 
     kind: Literal["survey"] = "survey"
 
@@ -188,7 +188,7 @@ class CrossbarUnit(Part):
         {"array": 1}, description="how the unit is nested, innermost first: arrays in a module, modules in a pu, ..."
     )
     components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
-    schedule: Schedule = Schedule()
+    schedule: Schedule = Schedule(copies="one", overlap=False)
 
     @model_validator(mode="after")
     def _check_components(self) -> Self:
