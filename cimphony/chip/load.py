@@ -68,7 +68,8 @@ def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -
         parent = _parse((_PRESETS / f"{base}.yaml").read_text(encoding="utf-8"), base)
     else:
         parent = _read((folder or Path()) / str(base))
-    return _merge(_resolve(parent, folder, (*seen, str(base))), data)
+    whole = build_chip(_resolve(parent, folder, (*seen, str(base))))
+    return _merge(whole.model_dump(), data)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class AnalogLayer(nn.Module):
             flat = inputs.reshape(-1, inputs.shape[-1])
             flat = flat if flat.dtype == torch.float64 else flat.float()
             outputs = _StraightThrough.apply(flat, self.matrices()[index].to(flat.dtype), tiles)
-        return outputs.view(*inputs.shape[:-1], -1).to(output_dtype)  # type: ignore[union-attr]
+        return outputs.view(*inputs.shape[:-1], outputs.shape[-1]).to(output_dtype)  # type: ignore[union-attr]
 
     def _check_written(self, tiles: Tiles) -> None:
         if tiles.programmed is None:

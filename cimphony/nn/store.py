@@ -3,6 +3,7 @@
 The cells themselves are not stored: seed and age rebuild them, bit for bit.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -47,17 +48,25 @@ def save(model: nn.Module, folder: str | Path) -> Path:
 
 
 def load_(model: nn.Module, folder: str | Path) -> nn.Module:
-    """Make a digital model of the same architecture the saved analog one, in place: weights, chip, ranges, cells."""
+    """Make a digital model of the same architecture the saved analog one, in place: weights, chip, ranges, cells.
+
+    A Hugging Face model comes with its weights, from `from_pretrained(folder)`. Raises DataError where folder and
+    model do not belong together.
+    """
     place = Path(folder)
     if analog_layers(model):
         raise StateError("load_ takes a digital model: cim.restore_(model) first")
     chip, state = load_saved_chip(place), _read_state(place)
-    _load_weights(model, place)
-    convert_(model, chip, include=state["layers"])
+    if not hasattr(model, "save_pretrained"):
+        _load_weights(model, place)
+    missing = sorted(set(state["layers"]) - {name for name, _ in model.named_modules()})
+    if missing:
+        raise DataError(
+            f"{place} holds weights of another model: this {type(model).__name__} has no layer {missing[0]}"
+        )
+    _check_fingerprints(model, state["layers"], place)
+    convert_(model, chip, include=list(state["layers"]))
     layers = analog_layers(model)
-    if sorted(layers) != sorted(state["layers"]):
-        missing = sorted(set(state["layers"]) - set(layers))
-        raise DataError(f"{place} was saved from another architecture: this model has no layer {missing[0]}")
     model.__dict__["_cimphony_digital"] = state["digital"]
     for layer in layers.values():
         _restore_ranges(layer, load_file(place / RANGES_FILE))
@@ -79,7 +88,7 @@ def _state(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, Any]:
     programmed = next(iter(layers.values())).tiles[0].programmed
     return {
         "version": 1,
-        "layers": list(layers),
+        "layers": {name: _fingerprint(layer) for name, layer in layers.items()},
         "digital": digital_layers(model),
         "seed": programmed.seed if programmed else None,
         "age": programmed.seconds if programmed else None,
@@ -124,6 +133,23 @@ def _restore_ranges(layer: AnalogLayer, tensors: dict[str, Tensor]) -> None:
                 tiles.sum_range[mode] = float(tensors[key + mode])
             if f"{key}columns {mode}" in tensors:
                 tiles.columns = {**(tiles.columns or {}), mode: tensors[f"{key}columns {mode}"]}
+
+
+def _fingerprint(layer: nn.Module) -> str:
+    """A hash of a layer's weight, so that cells are never rebuilt from other weights than were programmed."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    values = weight.detach().to("cpu", torch.float32).contiguous().numpy()
+    return hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest()
+
+
+def _check_fingerprints(model: nn.Module, saved: dict[str, str], folder: Path) -> None:
+    for name, fingerprint in saved.items():
+        if _fingerprint(model.get_submodule(name)) != fingerprint:
+            raise DataError(
+                f"{folder} was saved with other weights than this model's: layer {name} differs. Load the model with "
+                "from_pretrained(folder), in the dtype it was saved in, then cim.load_"
+            )
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:

@@ -1,0 +1,130 @@
+"""Bad input and wrong order: one clear error each, never a traceback from deep inside, never a silent number."""
+
+import contextlib
+
+import pytest
+import torch
+from torch import nn
+
+import cimphony as cim
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
+
+
+HYFLEX = "hyflexpim"
+
+
+def test_no_layer_to_convert() -> None:
+    with pytest.raises(cim.DataError, match=r"ReLU has no layer to convert.*nn\.Linear"):
+        cim.convert_(nn.ReLU(), cim.load_chip(HYFLEX))
+    with pytest.raises(cim.DataError, match=r"patterns leave out: 0, 2"):
+        cim.convert_(model(), cim.load_chip(HYFLEX), exclude=["*"])
+    with pytest.raises(cim.DataError, match="lists of wildcards"):
+        cim.convert_(model(), cim.load_chip(HYFLEX), exclude="0")
+
+
+def test_converting_twice_and_restoring_too_early() -> None:
+    net = cim.convert_(model(), cim.load_chip(HYFLEX))
+    with pytest.raises(cim.StateError, match="converted already"):
+        cim.convert_(net, cim.load_chip(HYFLEX))
+    with pytest.raises(cim.StateError, match=r"restore_: the model is not converted"):
+        cim.restore_(model())
+
+
+def test_a_chip_without_crossbars() -> None:
+    with pytest.raises(cim.DataError, match=r"not on a crossbar.*cim\.estimate"):
+        cim.convert_(model(), cim.load_chip("gpu-h100"))
+
+
+def test_wrong_order() -> None:
+    with pytest.raises(cim.StateError, match="calibrate: the model is not converted"), cim.calibrate(model()):
+        pass
+    with pytest.raises(cim.StateError, match="program_: the model is not converted"):
+        cim.program_(model())
+    net = cim.convert_(model(), cim.load_chip(HYFLEX))
+    with pytest.raises(cim.StateError, match=r"layer 0 holds no weights yet: run cim\.program_"):
+        net(torch.ones(1, 8))
+    with pytest.raises(cim.StateError, match="is not programmed"):
+        cim.age_(net, seconds=1)
+    static = cim.convert_(model(), cim.load_chip("pcm-256"))
+    with pytest.raises(cim.StateError, match=r"layer 0 has learned no ranges.*calibrate"):
+        cim.program_(static)
+
+
+def test_a_failed_calibration_leaves_no_ranges() -> None:
+    net = cim.convert_(model(), cim.load_chip("pcm-256"))
+    with contextlib.suppress(KeyboardInterrupt), cim.calibrate(net):
+        net(torch.ones(1, 8))
+        raise KeyboardInterrupt
+    with pytest.raises(cim.StateError, match="has learned no ranges"):
+        cim.program_(net)
+
+
+def test_a_layer_that_calibration_never_reached() -> None:
+    net = cim.convert_(model(), cim.load_chip("pcm-256"))
+    with cim.calibrate(net):
+        net[0](torch.ones(1, 8))
+    with pytest.raises(cim.StateError, match="layer 2 has learned no ranges"):
+        cim.program_(net)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nan_and_inf(bad: float) -> None:
+    net = cim.convert_(model(), cim.load_chip(HYFLEX))
+    cim.program_(net)
+    inputs = torch.ones(2, 8)
+    inputs[1, 3] = bad
+    with pytest.raises(cim.DataError, match="layer 0: its inputs hold NaN or Inf"):
+        net(inputs)
+    with torch.no_grad():
+        net[2].weight[0, 0] = bad
+    with pytest.raises(cim.DataError, match="layer 2: its weights hold NaN or Inf"):
+        cim.program_(net)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, True])
+def test_bad_seed(seed: object) -> None:
+    net = cim.convert_(model(), cim.load_chip(HYFLEX))
+    with pytest.raises(cim.DataError, match="integer from 0 to"):
+        cim.program_(net, seed=seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_bad_age(seconds: float) -> None:
+    net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
+    with pytest.raises(cim.DataError, match="finite number of seconds"):
+        cim.age_(net, seconds=seconds)
+
+
+def test_too_large_for_the_chip() -> None:
+    chip = cim.load_chip(HYFLEX).replace({"units.analog.count": {"array": 2, "module": 1, "pu": 1}})
+    with pytest.raises(cim.CapacityError, match=r"needs 32 arrays .* has 2, 30 too few\. 16 chips would do"):
+        cim.convert_(nn.Sequential(nn.Linear(512, 125)), chip.replace({"units.analog.cell.slc_rate": 0.0}), chips=1)
+
+
+def test_attention_that_reads_weights_itself_stays_digital() -> None:
+    net = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    cim.program_(cim.convert_(net, cim.load_chip("ideal")))
+    assert cim.nn.digital_layers(net) == {"self_attn.out_proj": "used inside nn.MultiheadAttention"}
+
+
+def test_zero_tokens_and_zero_inputs() -> None:
+    net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
+    assert net(torch.empty(0, 8)).shape == (0, 2)
+    assert torch.isfinite(net(torch.zeros(3, 8))).all()
+
+
+def test_the_summary_says_what_is_applied() -> None:
+    net = cim.convert_(model(), cim.load_chip(HYFLEX), exclude=["2"])
+    cim.age_(cim.program_(net, seed=3), seconds=60)
+    rows = {row["layer"]: row for row in cim.nn.summary_rows(net)}
+    assert rows["2"] == {"layer": "2", "runs_on": "digital", "why": "excluded"}
+    assert (rows["0"]["seed"], rows["0"]["age"], rows["0"]["fidelity"]) == (3, 60.0, "exact")
+    parts = {part["mode"]: part for part in rows["0"]["parts"]}
+    assert parts["slc"]["adc_codes"] == [0, 63]
+    assert parts["mlc"]["adc_codes"] == [0, 127]
+    assert parts["mlc"]["device"] == {"kind": "gaussian", "multiplicative": 0.025, "additive": 0.0, "read": 0.0}
+    assert parts["slc"]["columns"] + parts["mlc"]["columns"] == 4
+    assert "excluded" in str(cim.summary(net))

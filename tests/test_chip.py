@@ -1,0 +1,98 @@
+"""Chips: presets load, changes are new chips, every bad field is one clear sentence."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cimphony import Chip, ChipError, chip_names, load_chip
+
+
+@pytest.mark.parametrize("name", ["ideal", "hyflexpim", "isaac", "pcm-256", "rram-neurram", "gpu-h100", "gpu-a100"])
+def test_presets_are_there_and_name_their_source(name: str) -> None:
+    chip = load_chip(name)
+    assert chip.name == name
+    assert chip.source
+    assert name in chip_names()
+
+
+def test_replace_makes_a_new_chip() -> None:
+    chip = load_chip("hyflexpim")
+    other = chip.replace({"units.analog.adc.bits": 8, "units.analog.adc.range": "full_scale"})
+    assert other.units["analog"].adc.bits == {"slc": 8, "mlc": 8}
+    assert chip.units["analog"].adc.bits == {"slc": 6, "mlc": 7}
+    assert chip == load_chip("hyflexpim")
+
+
+def test_base_and_overrides(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: hyflexpim\nname: mine\nunits: {analog: {rows: 128}}\n")
+    (tmp_path / "again.yaml").write_text("base: mine.yaml\nname: again\nunits: {analog: {adc: {bits: 8}}}\n")
+    chip = load_chip(tmp_path / "again.yaml")
+    assert (chip.name, chip.units["analog"].rows, chip.units["analog"].columns) == ("again", 128, 128)
+    assert chip.units["analog"].adc.bits["mlc"] == 8
+
+
+def test_another_kind_of_part_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: pcm-256\nname: mine\nunits: {analog: {cell: {device: {mlc: {kind: ideal}}}}}\n")
+    assert load_chip(path).units["analog"].cell.device["mlc"].kind == "ideal"
+
+
+BAD = [
+    ({"units.analog.adc.bits": 0}, r"units\.analog\.adc\.bits\.slc = 0 .* greater than or equal to 1"),
+    ({"units.analog.adc.bits": 99}, "less than or equal to 16"),
+    ({"units.analog.adc.bist": 7}, "did you mean 'bits'"),
+    ({"units.analg.rows": 7}, "units has no 'analg'"),
+    ({"units.analog.rows.x": 7}, "is a plain value"),
+    ({"units.analog.cell.device": {"kind": "pcmm"}}, "'pcmm' is unknown; choose one of 'ideal'"),
+    ({"units.analog.cell.device": {"kind": "gaussian", "multiplicative": -0.1}}, "greater than or equal to 0"),
+    ({"units.analog.cell.device": {"kind": "gaussian", "multiplicative": float("nan")}}, "finite number"),
+    ({"units.analog.cycle": 0}, "greater than 0"),
+    ({"units.analog.cell": {"bits": {"slc": 1, "mlc": 2}, "device": {"kind": "ideal"}}}, "slc_rate is needed"),
+    ({"units.analog.cell.bits": 8, "units.analog.cell.slc_rate": None}, "must be below encoding.bits = 8"),
+    ({"units.analog.encoding": {"weights": "differential", "flip": True}}, "flip works on unsigned columns"),
+    ({"units.analog.encoding.bits": None}, "fidelity exact reads integers"),
+    ({"policy.static_matmul": "nowhere"}, "'nowhere' is not one of the units"),
+    ({"policy.softmax": "analog"}, "a crossbar unit cannot run softmax"),
+    ({"node": -65e-9}, "node = -6.5e-08 is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_a_bad_field_is_one_clear_sentence(changes: dict, message: str) -> None:
+    with pytest.raises(ChipError, match=message) as caught:
+        load_chip("hyflexpim").replace(changes)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "a chip file is a mapping of fields, not list"),
+        ("name: [", "is not valid YAML"),
+        ("", "not NoneType"),
+        ("name: x\nunits: {}\nnode: 1e-9\n", "units"),
+        ("name: x\nnode: 1.0e-9\n", "units is missing"),
+        ("base: nowhere\nname: x\n", "neither a preset nor a file"),
+        ("base: self.yaml\nname: x\n", "leads back to itself"),
+        ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_one_clear_sentence(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "self.yaml"
+    path.write_text(text)
+    with pytest.raises(ChipError, match=message):
+        load_chip(path)
+
+
+def test_unknown_chip_lists_the_presets() -> None:
+    with pytest.raises(ChipError, match=r"'hyflexpin' is neither a preset nor a file.*hyflexpim"):
+        load_chip("hyflexpin")
+
+
+def test_schema_describes_every_field_with_its_unit() -> None:
+    schema = Chip.model_json_schema()
+    json.dumps(schema)
+    assert "[m]" in schema["properties"]["node"]["description"]
+    assert {"CrossbarUnit", "PcmDevice", "Adc"} <= set(schema["$defs"])
