@@ -1,6 +1,6 @@
 """Programmed cells: what a layer's columns in one cell mode hold after writing and ageing."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class Cells:
     converter: Converter
     rows_per_block: int
     stream: str  # name of the layer's random numbers
+    # layouts that the fast reads make of these cells
+    memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def blocks(self) -> list[slice]:
