@@ -18,10 +18,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from cimphony import native
+
 NORMAL_BITS = 16  # a normal number is an integer times 2^-16
 _SEGMENT_BITS = 5  # segments per octave of the tail probability
 _OCTAVES = 32
 _CHUNK = 1 << 18  # words made at a time: keeps the temporaries in cache
+_COMPILED_FROM = 256  # numbers from which the compiled routine, which makes the same ones, is worth a call
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
@@ -52,6 +55,10 @@ class Stream:
 
     def words(self, start: int, count: int) -> NDArray[np.uint32]:
         """Words `start` to `start + count - 1`. Word i is lane i % 4 of the Philox block with counter i // 4."""
+        if count >= _COMPILED_FROM and (fast := native.library()) is not None:
+            drawn = np.empty(count, np.uint32)
+            fast.cim_random(*self.key, start, count, None, None, drawn.ctypes.data)
+            return drawn
         first, last = start // 4, -(-(start + count) // 4)
         blocks = [
             philox(np.arange(low, min(low + _CHUNK, last), dtype=np.uint64), self.key)
@@ -62,6 +69,11 @@ class Stream:
 
     def normal(self, start: int, count: int) -> NDArray[np.int32]:
         """Standard normal numbers times 2^16."""
+        if count >= _COMPILED_FROM and (fast := native.library()) is not None:
+            value, difference = normal_table()
+            drawn = np.empty(count, np.int32)
+            fast.cim_random(*self.key, start, count, value.ctypes.data, difference.ctypes.data, drawn.ctypes.data)
+            return drawn
         return normal_from_words(self.words(start, count))
 
     def uniform(self, start: int, count: int) -> NDArray[np.float64]:

@@ -1,0 +1,50 @@
+// The C interface of the kernels. The Python side mirrors it with ctypes; a change here is a change there.
+#pragma once
+#include <cstdint>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+constexpr int TILE = 32;   // columns stored together
+constexpr int GROUP = 6;   // rows whose subset sums make one table
+
+// How a column sum becomes a code: clamp((sum * multiplier + half) >> shift, low, high).
+enum Rounding : int32_t {
+    SHIFT_UNSIGNED = 0,  // multiplier 1, sums 0 to 65535
+    SHIFT_SIGNED = 1,    // multiplier 1, sums -32768 to 32767
+    SCALE_UNSIGNED = 2,  // shift 17 to 31, sums 0 to 65535
+    SCALE_SIGNED = 3,    // shift 17 to 31, sums -32768 to 32767
+};
+
+struct Converter {
+    int32_t rounding, multiplier, shift, low, high;
+};
+
+// Cells as the kernels read them. A conductance is 256 * level + rest; the level is base plus bit planes.
+struct Cells {
+    int64_t rows, columns, slices, rows_per_block;
+    const int8_t *rest;       // [tile, block, slice, row, TILE]
+    const uint32_t *planes;   // [tile, block, slice, row, plane]: a bit for each column of a tile
+    const int32_t *factor;    // [slice, block, padded column]: place value with its signs
+    int32_t plane_count, base;
+    Converter converter;
+};
+
+// Input bits as table indices: word [block, token, group], byte j = which rows of the group have bit j set.
+struct Chunk {
+    const uint64_t *words;
+    int32_t bits;    // 1 to 8 bits in this chunk
+    int32_t place;   // place value of its lowest bit
+    int32_t negative_top;  // its highest bit is the sign of a two's complement
+    int32_t unused;
+};
+
+EXPORT int cim_instruction_set();
+EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows, int64_t columns,
+                       int64_t rows_per_block, int32_t *result);
+EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64_t first_tile, int64_t last_tile);
+EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
+                            int32_t low_bit, int32_t bits, uint64_t *words);
+EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int64_t tokens,
+                            int64_t first_tile, int64_t last_tile, int32_t *result);
+EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
+                       const int32_t *difference, int32_t *result);
