@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.auto import modeling_auto
 
@@ -53,7 +54,7 @@ def quietly(load: Any, name: str | Path, **options: Any) -> Any:
     folder = resolve(name)
     try:
         return load(folder, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
             f"model {str(name)!r} cannot be loaded: {reason} (a model is a built-in name, {', '.join(model_names())}; "

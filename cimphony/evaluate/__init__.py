@@ -1,0 +1,18 @@
+"""Does the model still work? Perplexity and accuracy, digital and over a population of simulated chips."""
+
+from cimphony.evaluate.data import load_text, token_name
+from cimphony.evaluate.metrics import accuracy, perplexity
+from cimphony.evaluate.models import load_model
+from cimphony.evaluate.population import evaluate_chips
+from cimphony.nn.architectures import load_config, model_names
+
+__all__ = [
+    "accuracy",
+    "evaluate_chips",
+    "load_config",
+    "load_model",
+    "load_text",
+    "model_names",
+    "perplexity",
+    "token_name",
+]

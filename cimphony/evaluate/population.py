@@ -1,0 +1,225 @@
+"""A population of chips: the same model on many draws of manufacturing noise, at several ages and fidelities."""
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cimphony.chip import Chip, CrossbarUnit
+from cimphony.errors import DataError
+from cimphony.evaluate.metrics import evaluating, run_batch
+from cimphony.evaluate.progress import progress_bar
+from cimphony.nn import age_, calibrate, convert_, program_, restore_, summary_rows
+from cimphony.record import Record, new_record, read_record, write_record
+
+_GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its record
+
+
+def evaluate_chips(
+    model: nn.Module,
+    metric: Callable[[nn.Module], float],
+    chip: Chip,
+    *,
+    seeds: Sequence[int],
+    ages: Sequence[float] = (0.0,),
+    fidelities: Sequence[str | None] = (None,),
+    calibration: Any = None,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    metric_name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    record_path: str | Path | None = None,
+    progress: bool = True,
+) -> Record:
+    """Measure a model digitally, then on every chip of a population. The model comes back digital, bit for bit.
+
+    Args:
+        model: a digital model; `metric(model)` gives one finite number.
+        seeds: one manufactured chip each.
+        ages: seconds since programming.
+        fidelities: `exact` or `effective`; None: the chip's own.
+        calibration: a batch (a tensor, or a mapping of them) or a list of batches to learn ranges from.
+        include, exclude: as in `convert_`.
+        metric_name: for the record, for example `perplexity per byte`.
+        settings: what else it takes to run this again (model, data, window, ...), for the record.
+        record_path: rewritten after every point, so that an interrupted run keeps what is finished. If the file
+            exists, the run goes on from it.
+        progress: show a bar with the time left, on a terminal.
+
+    Returns an evaluation record; `results` holds `digital`, `points` (one per seed, age and fidelity) and `groups`
+    (mean, sd over the sample, min and max per age and fidelity; sd is None for one chip).
+    Raises DataError where a value is not finite, or the record at `record_path` is of other settings.
+    """
+    fidelities = [_own_fidelity(chip) if one is None else one for one in fidelities]
+    grid = [(fidelity, seed, age) for fidelity in fidelities for seed in seeds for age in sorted(ages)]
+    if not grid:
+        raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
+    name = metric_name or getattr(metric, "__name__", type(metric).__name__)
+    known = {
+        "metric": name,
+        "model": {"class": type(model).__name__, "weights": _fingerprint(model)},
+        "include": [*include],
+        "exclude": [*exclude],
+        "seeds": [*seeds],
+        "ages": [*ages],
+        "fidelities": fidelities,
+    }
+    run = _Run(f"{name} of {type(model).__name__} on {chip.name}", chip, {**(settings or {}), **known}, record_path)
+    todo = [point for point in grid if point not in run.points]
+    with progress_bar(f"{chip.name}", len(todo) + 1, progress) as advance:
+        if run.digital is None:
+            run.digital = _finite(metric(model), "the digital model")
+            run.save()
+        advance()
+        for fidelity in dict.fromkeys(point[0] for point in todo):
+            ours = [point[1:] for point in todo if point[0] == fidelity]
+            variant = _with_fidelity(chip, fidelity)
+            for seed, age in _aged_chips(model, variant, ours, calibration, include, exclude):
+                run.add_layers(summary_rows(model))
+                place = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
+                run.points[fidelity, seed, age] = _finite(metric(model), place)
+                run.save()
+                advance()
+    return run.save(complete=True)
+
+
+def _aged_chips(
+    model: nn.Module, chip: Chip, points: Sequence[tuple[int, float]], calibration: Any, include: Any, exclude: Any
+) -> Iterator[tuple[int, float]]:
+    """Puts the model on one chip after another; yields (seed, age) when it is there. Digital again at the end."""
+    convert_(model, chip, include=include, exclude=exclude)
+    try:
+        if calibration is not None:
+            _calibrate(model, calibration)
+        present = None
+        for seed, age in points:
+            if seed != present:
+                program_(model, seed=seed)
+                present = seed
+            if age > 0:
+                age_(model, seconds=age)
+            yield seed, age
+    finally:
+        restore_(model)
+
+
+def _calibrate(model: nn.Module, calibration: Any) -> None:
+    batches = [calibration] if isinstance(calibration, torch.Tensor | Mapping) else calibration
+    device = next(model.parameters()).device
+    with evaluating(model), calibrate(model):
+        for batch in batches:
+            run_batch(model, batch, device)
+
+
+class _Run:
+    """What is finished, and its record on disk."""
+
+    def __init__(self, title: str, chip: Chip, settings: dict[str, Any], path: str | Path | None):
+        settings = json.loads(json.dumps(settings, default=str))
+        self.path = path
+        self.record = new_record("evaluation", title, settings=settings, chip=chip.model_dump(mode="json"))
+        self.points: dict[tuple[str, int, float], float] = {}
+        self.digital: float | None = None
+        self.before = 0.0  # seconds spent by earlier runs
+        self.start = time.perf_counter()
+        if path is not None and Path(path).exists():
+            self._go_on(read_record(path))
+
+    def _go_on(self, old: Record) -> None:
+        for field, was, now in _differences(old, self.record):
+            raise DataError(
+                f"record {str(self.path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
+                "Give another record_path, or remove the file to start anew"
+            )
+        self.digital, self.before = old.results.get("digital"), old.duration
+        self.points = {
+            (one["fidelity"], one["seed"], one["age"]): one["value"] for one in old.results.get("points", [])
+        }
+        self.record = self.record.model_copy(update={"created": old.created, "layers": old.layers})
+
+    def add_layers(self, rows: list[dict[str, Any]]) -> None:
+        """What is applied, once for each layer and fidelity."""
+        known = {(row["layer"], row.get("fidelity")) for row in self.record.layers}
+        new = [row for row in rows if (row["layer"], row.get("fidelity")) not in known]
+        self.record = self.record.model_copy(update={"layers": [*self.record.layers, *new]})
+
+    def save(self, complete: bool = False) -> Record:
+        """Write the record as it stands now."""
+        points = [
+            {"seed": seed, "age": age, "fidelity": kind, "value": value}
+            for (kind, seed, age), value in self.points.items()
+        ]
+        results = {
+            "metric": self.record.settings["metric"],
+            "digital": self.digital,
+            "points": points,
+            "groups": _groups(points),
+        }
+        duration = self.before + time.perf_counter() - self.start
+        self.record = self.record.model_copy(update={"results": results, "duration": duration, "complete": complete})
+        if self.path is not None:
+            write_record(self.record, self.path)
+        return self.record
+
+
+def _groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over chips for each age and fidelity."""
+    groups: dict[tuple[str, float], list[float]] = {}
+    for point in points:
+        groups.setdefault((point["fidelity"], point["age"]), []).append(point["value"])
+    return [
+        {
+            "fidelity": fidelity,
+            "age": age,
+            "chips": len(values),
+            "mean": statistics.fmean(values),
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "min": min(values),
+            "max": max(values),
+        }
+        for (fidelity, age), values in sorted(groups.items())
+    ]
+
+
+def _differences(old: Record, new: Record) -> Iterator[tuple[str, Any, Any]]:
+    """(field, old, new) for what must be the same for a run to go on."""
+    if old.kind != new.kind:
+        yield "kind", old.kind, new.kind
+    if old.chip != json.loads(json.dumps(new.chip)):
+        yield "chip", (old.chip or {}).get("name"), f"{(new.chip or {})['name']} with other fields"
+    for key in sorted({*old.settings, *new.settings} - {*_GRID}):
+        if old.settings.get(key) != new.settings.get(key):
+            yield f"settings.{key}", old.settings.get(key), new.settings.get(key)
+
+
+def _own_fidelity(chip: Chip) -> str:
+    unit = chip.unit_for("static_matmul")
+    return unit.fidelity if isinstance(unit, CrossbarUnit) else "exact"
+
+
+def _with_fidelity(chip: Chip, fidelity: str) -> Chip:
+    if fidelity == _own_fidelity(chip):
+        return chip
+    return chip.replace({f"units.{chip.policy['static_matmul']}.fidelity": fidelity})
+
+
+def _finite(value: Any, where: str) -> float:
+    if not math.isfinite(value):
+        raise DataError(f"the metric gives {value} on {where}; it must be a finite number")
+    return float(value)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """A digest of all parameters and buffers, so that a record does not go on with another model."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
