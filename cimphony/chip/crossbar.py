@@ -40,6 +40,11 @@ class Cell(Part):
     slc_rate: Fraction | None = Field(
         None, description="share of a layer's output columns kept in SLC cells where a chip has both modes"
     )
+    drift_compensation: Literal["global"] | None = Field(
+        None,
+        description="global: a layer's outputs are scaled digitally by what its mean conductance lost with age; "
+        "none: drift reaches the outputs",
+    )
     write: Write | None = Field(None, description="programming; none: not part of this description")
 
     @model_validator(mode="after")

@@ -104,7 +104,7 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
 
 
 def _converter(part: dict[str, Any]) -> str:
-    if part["adc_step_levels"] is None:
+    if part["adc_bits"] is None:
         return "none"
     low, high = part["adc_codes"]
     return f"{part['adc_bits']} bits, step {part['adc_step_levels']:.4g}, codes {low} to {high}"

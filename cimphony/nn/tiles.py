@@ -1,6 +1,7 @@
 """Tiles: the analog life of one weight matrix, from calibration to programmed, aged and read."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,10 +19,20 @@ from cimphony.circuits import (
     write,
 )
 from cimphony.errors import DataError, StateError
-from cimphony.mapping import mode_columns
+from cimphony.mapping import mode_columns, weight_slices
 from cimphony.random import NORMAL_BITS, Stream
 
 _SAMPLE = 512  # tokens a layer keeps for calibration
+
+
+@dataclass(frozen=True)
+class ModePart:
+    """Output columns of a layer in one cell mode."""
+
+    mode: Mode
+    columns: Tensor | None  # indices; None: all
+    count: int
+    cells: Cells | None  # None: fidelity effective, where only the effective weights are read
 
 
 @dataclass(frozen=True)
@@ -31,20 +42,33 @@ class Programmed:
     seed: int
     seconds: float
     rewrites: int
-    parts: tuple[tuple[Tensor | None, Cells], ...]  # output columns (None: all) and their cells
-    scale: Tensor  # float64 [column], weight units of one integer
-    weights: Tensor  # float64 [row, column], what an ideal converter would read
-    variance: Tensor | None  # float64 [row, column], added by one read
+    parts: tuple[ModePart, ...]
+    scale: Tensor  # float64 [column], output units of one weight integer, drift compensation included
+    compensation: float  # 1: none
+    held: Tensor | None  # effective weights [row, column] in the layer's dtype; None: decoded from cells when asked
+    variance: Tensor | None  # float32 [row, column], in integers, added by one effective read; None: quiet
+    dtype: torch.dtype
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Effective weights [row, column]: what an ideal converter would read."""
+        if self.held is not None:
+            return self.held
+        columns = [part.cells.weights() for part in self.parts if part.cells is not None]
+        weights = torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]
+        if len(columns) > 1:
+            order = torch.cat([part.columns for part in self.parts if part.columns is not None])
+            weights = weights[:, torch.argsort(order)]
+        return (weights * self.scale).to(self.dtype)
 
     def to(self, device: Any) -> "Programmed":
         """The same on another torch device."""
-        parts = tuple(
-            (None if columns is None else columns.to(device), cells.to(device)) for columns, cells in self.parts
-        )
-        variance = None if self.variance is None else self.variance.to(device)
-        return replace(
-            self, parts=parts, scale=self.scale.to(device), weights=self.weights.to(device), variance=variance
-        )
+
+        def move(value: Any) -> Any:
+            return None if value is None else value.to(device)
+
+        parts = tuple(replace(part, columns=move(part.columns), cells=move(part.cells)) for part in self.parts)
+        return replace(self, parts=parts, scale=move(self.scale), held=move(self.held), variance=move(self.variance))
 
 
 class Tiles:
@@ -121,27 +145,52 @@ class Tiles:
         self._need_ranges()
         if not bool(torch.isfinite(weight).all()):
             raise DataError(f"layer {self.layer}: its weights hold NaN or Inf; they cannot be programmed")
-        unit, place = self.unit, weight.device
-        integers, scale = quantise_weights(weight, unit.encoding)
+        integers, scale = quantise_weights(weight, self.unit.encoding)
         name = self.layer if rewrites == 0 else f"{self.layer}#{rewrites}"
-        parts: list[tuple[Tensor | None, Cells]] = []
+        parts, held, variance = self._write(integers, seed, name, seconds)
+        compensation = self._compensation(integers, seed, name, seconds, held)
+        scale = scale * compensation
+        effective = self.unit.fidelity == "effective"
+        self.programmed = Programmed(
+            seed,
+            seconds,
+            rewrites,
+            tuple(parts),
+            scale,
+            compensation,
+            (held * scale).to(weight.dtype) if effective else None,
+            variance.float() if effective and bool(variance.any()) else None,
+            weight.dtype,
+        ).to(weight.device)
+        self.tokens_read = 0
+
+    def _write(self, integers: Tensor, seed: int, name: str, seconds: float) -> tuple[list[ModePart], Tensor, Tensor]:
+        """Cells by mode, effective weight integers [row, column] and the variance one read adds to them."""
+        unit, parts = self.unit, []
         weights, variance = torch.empty_like(integers), torch.zeros_like(integers)
         for mode, columns in self._modes(integers).items():
-            part = integers[:, columns]
+            cells, part = None, integers[:, columns]
             if unit.encoding.bits is None:
                 held, added = continuous(unit, mode, part, seed=seed, name=name, seconds=seconds)
             else:
-                cells = write(
-                    unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=self.sum_range.get(mode)
-                )
+                largest = self.sum_range.get(mode)
+                cells = write(unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=largest)
                 held, added = cells.weights(), cells.weight_variance()
-                parts.append((None if columns.numel() == integers.shape[1] else columns, cells))
             weights[:, columns] = held
             if added is not None:
                 variance[:, columns] = added
-        noisy = variance if bool(variance.any()) else None
-        self.programmed = Programmed(seed, seconds, rewrites, tuple(parts), scale, weights * scale, noisy).to(place)
-        self.tokens_read = 0
+            whole = columns.numel() == integers.shape[1]
+            kept = None if unit.fidelity == "effective" else cells
+            parts.append(ModePart(mode, None if whole else columns, columns.numel(), kept))
+        return parts, weights, variance
+
+    def _compensation(self, integers: Tensor, seed: int, name: str, seconds: float, held: Tensor) -> float:
+        """What global drift compensation multiplies the outputs with: mean conductance when written, over now."""
+        if self.unit.cell.drift_compensation is None or seconds == 0:
+            return 1.0
+        _, written, _ = self._write(integers, seed, name, 0.0)
+        now = float(held.abs().sum())
+        return float(written.abs().sum()) / now if now else 1.0
 
     def _modes(self, integers: Tensor) -> dict[Mode, Tensor]:
         """Output columns by cell mode; without an assignment the columns of largest norm get SLC cells."""
@@ -180,12 +229,13 @@ class Tiles:
         integers, input_scale = quantise_inputs(inputs, self.unit.input, self.input_range)
         integers = integers.to(torch.int64)
         outputs = torch.empty(inputs.shape[0], programmed.scale.numel(), dtype=torch.float64, device=inputs.device)
-        for columns, cells in programmed.parts:
-            product = read(integers, cells, self.unit.input, seed=programmed.seed, first_token=first)
-            if columns is None:
+        for part in programmed.parts:
+            assert part.cells is not None
+            product = read(integers, part.cells, self.unit.input, seed=programmed.seed, first_token=first)
+            if part.columns is None:
                 outputs = product
             else:
-                outputs[:, columns] = product
+                outputs[:, part.columns] = product
         return (outputs * programmed.scale * input_scale.to(torch.float64)).to(inputs.dtype)
 
     def _effective(self, inputs: Tensor, programmed: Programmed, first: int) -> Tensor:
@@ -196,7 +246,7 @@ class Tiles:
         outputs = inputs @ programmed.weights.to(inputs.dtype)
         if programmed.variance is None:
             return outputs
-        variance = (inputs.to(torch.float64) ** 2) @ programmed.variance
+        variance = (inputs.to(torch.float64) ** 2) @ programmed.variance.to(torch.float64)
         tokens, columns = outputs.shape
         drawn = Stream(programmed.seed, self.layer, "read, effective").normal(first * columns, tokens * columns)
         normal = torch.from_numpy(drawn).to(outputs.device, torch.float64).view(tokens, columns) * 2.0**-NORMAL_BITS
@@ -209,23 +259,25 @@ class Tiles:
         if programmed is None:
             return {**row, "state": "converted" if self.input_range is None else "calibrated"}
         row |= {"state": "programmed", "seed": programmed.seed, "age": programmed.seconds}
-        row["parts"] = [self._describe_part(columns, cells) for columns, cells in programmed.parts]
+        row |= {"drift_compensation": programmed.compensation}
+        row["parts"] = [self._describe_part(part) for part in programmed.parts]
         return row
 
-    def _describe_part(self, columns: Tensor | None, cells: Cells) -> dict[str, Any]:
-        exact = self.unit.fidelity == "exact"
-        high = cells.converter.high
-        return {
-            "mode": cells.mode,
-            "columns": cells.conductance.shape[2],
-            "slices": [[one.place * (one.polarity or 1), one.bits] for one in cells.slices],
-            "device": self.unit.cell.device[cells.mode].model_dump(exclude_none=True),
-            "adc_bits": self.unit.adc.bits[cells.mode] if exact and self.unit.adc else None,
-            "adc_step_levels": cells.converter.step * 2.0**-cells.fraction_bits if exact and high is not None else None,
-            "adc_codes": [cells.converter.low, high] if exact and high is not None else None,
-            "read_noise": cells.read_variance is not None,
-            "kernel": kernel_name(cells) if exact else "effective product",
+    def _describe_part(self, part: ModePart) -> dict[str, Any]:
+        cells, slices = part.cells, weight_slices(self.unit.encoding, self.unit.cell.bits[part.mode])
+        row: dict[str, Any] = {
+            "mode": part.mode,
+            "columns": part.count,
+            "slices": [[one.place * (one.polarity or 1), one.bits] for one in slices],
+            "device": self.unit.cell.device[part.mode].model_dump(exclude_none=True),
+            "adc_bits": None,
+            "kernel": "effective product" if cells is None else kernel_name(cells),
         }
+        if cells is None or cells.converter.high is None or self.unit.adc is None:
+            return row
+        step = cells.converter.step * 2.0**-cells.fraction_bits
+        codes = [cells.converter.low, cells.converter.high]
+        return row | {"adc_bits": self.unit.adc.bits[part.mode], "adc_step_levels": step, "adc_codes": codes}
 
 
 def _check_finite(inputs: Tensor, layer: str) -> None:

@@ -113,3 +113,24 @@ def test_stuck_cells() -> None:
 def test_presets_use_the_published_scale(name: str) -> None:
     device = load_chip(name).units["analog"].cell.device["mlc"]  # type: ignore[union-attr]
     assert device.programming == 1.0  # type: ignore[union-attr]
+
+
+def test_global_drift_compensation_undoes_the_mean_drift() -> None:
+    """A day lowers every conductance by some 40 %; scaled outputs keep the spread of the exponents only."""
+    import cimphony as cim
+
+    def error(compensation: str | None) -> float:
+        layer = torch.nn.Linear(512, 32, bias=False)
+        inputs = torch.randn(64, 512, generator=torch.Generator().manual_seed(1))
+        chip = cim.load_chip("pcm-256").replace({"units.analog.cell.drift_compensation": compensation})
+        model = cim.convert_(torch.nn.Sequential(layer), chip)
+        with cim.calibrate(model):
+            model(inputs)
+        cim.age_(cim.program_(model, seed=0), seconds=86_400)
+        with torch.no_grad():
+            digital = inputs @ layer.weight.T
+            return float(((model(inputs) - digital) ** 2).mean() / (digital**2).mean())
+
+    drifted, compensated = error(None), error("global")
+    assert drifted > 0.1  # (1 - (86420/20)^-0.06)^2
+    assert compensated < drifted / 5
