@@ -33,6 +33,7 @@ def evaluate_chips(
     calibration: Any = None,
     include: Sequence[str] = ("*",),
     exclude: Sequence[str] = (),
+    chips: int | None = None,
     metric_name: str | None = None,
     settings: Mapping[str, Any] | None = None,
     record_path: str | Path | None = None,
@@ -46,7 +47,7 @@ def evaluate_chips(
         ages: seconds since programming.
         fidelities: `exact` or `effective`; None: the chip's own.
         calibration: a batch (a tensor, or a mapping of them) or a list of batches to learn ranges from.
-        include, exclude: as in `convert_`.
+        include, exclude, chips: as in `convert_`.
         metric_name: for the record, for example `perplexity per byte`.
         settings: what else it takes to run this again (model, data, window, ...), for the record.
         record_path: rewritten after every point, so that an interrupted run keeps what is finished. If the file
@@ -62,11 +63,11 @@ def evaluate_chips(
     if not grid:
         raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
     name = metric_name or getattr(metric, "__name__", type(metric).__name__)
+    placing = {"include": [*include], "exclude": [*exclude], "chips": chips}
     known = {
         "metric": name,
         "model": {"class": type(model).__name__, "weights": _fingerprint(model)},
-        "include": [*include],
-        "exclude": [*exclude],
+        **placing,
         "seeds": [*seeds],
         "ages": [*ages],
         "fidelities": fidelities,
@@ -81,7 +82,7 @@ def evaluate_chips(
         for fidelity in dict.fromkeys(point[0] for point in todo):
             ours = [point[1:] for point in todo if point[0] == fidelity]
             variant = _with_fidelity(chip, fidelity)
-            for seed, age in _aged_chips(model, variant, ours, calibration, include, exclude):
+            for seed, age in _aged_chips(model, variant, ours, calibration, placing):
                 run.add_layers(summary_rows(model))
                 place = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
                 run.points[fidelity, seed, age] = _finite(metric(model), place)
@@ -91,10 +92,10 @@ def evaluate_chips(
 
 
 def _aged_chips(
-    model: nn.Module, chip: Chip, points: Sequence[tuple[int, float]], calibration: Any, include: Any, exclude: Any
+    model: nn.Module, chip: Chip, points: Sequence[tuple[int, float]], calibration: Any, placing: dict[str, Any]
 ) -> Iterator[tuple[int, float]]:
     """Puts the model on one chip after another; yields (seed, age) when it is there. Digital again at the end."""
-    convert_(model, chip, include=include, exclude=exclude)
+    convert_(model, chip, **placing)
     try:
         if calibration is not None:
             _calibrate(model, calibration)
@@ -145,9 +146,13 @@ class _Run:
         self.record = self.record.model_copy(update={"created": old.created, "layers": old.layers})
 
     def add_layers(self, rows: list[dict[str, Any]]) -> None:
-        """What is applied, once for each layer and fidelity."""
+        """What is applied to every chip, once for each layer and fidelity."""
         known = {(row["layer"], row.get("fidelity")) for row in self.record.layers}
-        new = [row for row in rows if (row["layer"], row.get("fidelity")) not in known]
+        new = [
+            {key: value for key, value in row.items() if key not in ("seed", "age")}
+            for row in rows
+            if (row["layer"], row.get("fidelity")) not in known
+        ]
         self.record = self.record.model_copy(update={"layers": [*self.record.layers, *new]})
 
     def save(self, complete: bool = False) -> Record:
