@@ -180,8 +180,8 @@ class Placement:
         return held / (arrays * self.array_cells) if arrays else 0.0
 
     def levels(self, block: BlockPlacement) -> int:
-        """How many of the outermost level work together on one repetition of a block."""
-        return max(1, math.ceil(block.arrays * block.copies / self.per_level - 1e-9)) if self.per_level else 1
+        """How many of the outermost level one copy of one repetition of a block spans."""
+        return max(1, math.ceil(block.arrays / self.per_level)) if self.per_level else 1
 
 
 def place_layer(unit: CrossbarUnit, layer: str, rows: int, outputs: int, groups: int = 1) -> LayerPlacement:

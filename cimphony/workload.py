@@ -27,12 +27,12 @@ class Operation(Part):
     layer: str = Field(description="name of the module")
     kind: OperationKind
     phase: Phase = "prefill"
-    function: str = Field("", description="what it computes: linear, conv2d, query_key, softmax, gelu, rms_norm, ...")
-    m: int = Field(0, ge=0, description="rows of the first matrix: tokens, or pixels of all images")
-    k: int = Field(0, ge=0, description="inner size")
-    n: int = Field(0, ge=0, description="columns of the second matrix: output features")
-    groups: Count = Field(1, description="independent products of this shape")
-    elements: int = Field(0, ge=0, description="numbers worked on, for what is not a product")
+    function: str = Field(default="", description="what it computes: linear, conv2d, query_key, gelu, rms_norm, ...")
+    m: int = Field(default=0, ge=0, description="rows of the first matrix: tokens, or pixels of all images")
+    k: int = Field(default=0, ge=0, description="inner size")
+    n: int = Field(default=0, ge=0, description="columns of the second matrix: output features")
+    groups: Count = Field(default=1, description="independent products of this shape")
+    elements: int = Field(default=0, ge=0, description="numbers worked on, for what is not a product")
     repeat: Count = 1
 
     @property
@@ -67,10 +67,10 @@ class Workload(Part):
 
     model: str
     operations: list[Operation] = Field(min_length=1)
-    parameters: int = Field(0, ge=0, description="all parameters of the model, embeddings included, tied ones once")
+    parameters: int = Field(default=0, ge=0, description="all parameters, embeddings included, tied ones once")
     batch: Count = 1
-    prompt: int = Field(0, ge=0, description="tokens of the prompt; for pictures, patches or pixels")
-    new_tokens: int = Field(0, ge=0, description="tokens generated after the prompt")
+    prompt: int = Field(default=0, ge=0, description="tokens of the prompt; for pictures, patches or pixels")
+    new_tokens: int = Field(default=0, ge=0, description="tokens generated after the prompt")
 
     def macs(self, kind: OperationKind | None = None, phase: Phase | None = None) -> int:
         """Multiply-adds, of one kind and phase or of all."""

@@ -124,14 +124,13 @@ class _Estimate:
         self._enter(name, placed.block, operation, job, latency)
 
     def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: BlockTimes) -> None:
-        """Partial sums between the units that share a block, and its result to the next block."""
+        """Partial sums between the units that share one copy of a block, and its result to the next block."""
         numbers = last.m * last.n * last.groups * last.repeat
         together = self.placement.levels(placed)
         if together > 1:
-            per_chip = max(1, self.placement.capacity // self.placement.per_level)
-            link = "bus" if "bus" in self.chip.links else "pu"
-            sums = numbers * ACCUMULATOR_BYTES * (together - 1)
-            self._transfer(link if together <= per_chip else "chip", placed, last, sums, times)
+            within = together * self.placement.per_level <= self.placement.capacity
+            link = ("bus" if "bus" in self.chip.links else "pu") if within else "chip"
+            self._transfer(link, placed, last, numbers * ACCUMULATOR_BYTES * (together - 1), times)
         blocks = sum(block.repetitions for block in self.placement.blocks)
         between_chips = min(1.0, (self.placement.chips - 1) / blocks)
         size = numbers * activation_bytes(unit)
@@ -142,17 +141,16 @@ class _Estimate:
     def _transfer(
         self, name: str, placed: BlockPlacement, last: Operation, size: float, times: BlockTimes | None
     ) -> None:
+        """Bytes over a link; those that hold the block up go into its times, all of them share the link."""
         link: Link | None = self.chip.links.get(name)
         if link is None:
             self.missing_links.add(name)
             return
-        seconds = size / link.bandwidth
+        key, seconds, repeats = f"link.{name}", size / link.bandwidth, placed.repetitions
         if times is not None:
-            times.add(f"link.{name}", seconds)  # partial sums hold the block up
-        else:
-            self.shared[f"link.{name}"] = self.shared.get(f"link.{name}", 0.0) + seconds * placed.repetitions
-        repeats = placed.repetitions
-        entry = Entry(f"link.{name}", placed.block.layers(last), last.phase, "link", size * link.energy * repeats)
+            times.add(key, seconds / placed.copies)
+        self.shared[key] = self.shared.get(key, 0.0) + seconds * repeats / self.placement.chips
+        entry = Entry(key, placed.block.layers(last), last.phase, "link", size * link.energy * repeats)
         entry.latency = (seconds + link.latency * last.repeat) * repeats
         self.entries.append(entry)
 

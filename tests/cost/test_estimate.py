@@ -212,13 +212,23 @@ def test_leakage_is_paid_over_the_interval():
     assert report.static_energy == pytest.approx(10.4 * report.interval)
 
 
-def test_two_pus_a_layer_exchange_partial_sums():
+def test_twice_the_units_are_twice_as_fast():
     units = ("analog", "digital", "sfu")
     one, two = (SLC.replace({f"units.{unit}.count.pu": pus for unit in units}) for pus in (12, 24))
-    base, fast = estimate(bert_base(1024), one), estimate(bert_base(1024), two)
-    assert [fast.placement.levels(block) for block in fast.placement.blocks] == [2]
-    assert 1.8 < base.interval / fast.interval < 2
-    assert any(row["operation"] == "link" for row in fast.by("operation"))
+    assert estimate(bert_base(1024), one).interval == pytest.approx(2 * estimate(bert_base(1024), two).interval)
+
+
+def test_units_that_share_one_copy_exchange_partial_sums():
+    """A Llama-3.2-1B layer in SLC spans 5 units: 4 times 2048 sums of 4 bytes a token over 128 GB/s."""
+    work = transformer(16, 2048, 8192, 32, 100, kv_heads=8, gated=True)
+    free, bound = (estimate(work, SLC.replace({"links": links})) for links in ({}, {"bus": {"bandwidth": 128e9}}))
+    (block,) = bound.placement.blocks
+    assert bound.placement.levels(block) == 5
+    held_up = 100 * 4 * 2048 * 4 / 128e9
+    on_the_bus = 16 / 4 * held_up  # four chips with a bus each: it is what limits the stream
+    assert bound.interval == pytest.approx(max(free.interval + held_up / block.copies, on_the_bus))
+    assert bound.latency - free.latency == pytest.approx(16 * held_up)
+    assert any("no link 'pu'" in line for line in free.assumptions)
 
 
 def test_what_has_no_unit_is_said():

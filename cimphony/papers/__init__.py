@@ -1,0 +1,22 @@
+"""Papers: their claims as data, and how each is measured here. One file per paper."""
+
+from cimphony.errors import DataError
+from cimphony.papers import hyflexpim
+from cimphony.record import Record
+
+_PAPERS = {"hyflexpim": hyflexpim.record}
+
+
+def paper_names() -> list[str]:
+    """Names that `reproduce` takes."""
+    return sorted(_PAPERS)
+
+
+def reproduce(paper: str) -> Record:
+    """Measure every claim of a paper; a record with claim, paper, ours, ratio and verdict.
+
+    Raises DataError for a paper that is not here.
+    """
+    if paper not in _PAPERS:
+        raise DataError(f"paper {paper!r} is not here; choose one of {', '.join(paper_names())}")
+    return _PAPERS[paper]()

@@ -1,0 +1,141 @@
+"""A paper's claims as data, each with the function that measures it here, and an honest verdict."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+from typing import Any, Literal
+
+import yaml
+
+from cimphony.record import Record, new_record
+
+Status = Literal["derived", "conditional", "calibrated", "not derivable"]
+Relation = Literal["equal", "at least", "at most"]
+
+STATUSES: dict[Status, str] = {
+    "derived": "follows from the paper's own numbers; nothing is fitted",
+    "conditional": "follows from the paper's numbers together with a calibrated baseline",
+    "calibrated": "a number of the model was set from this very claim, which therefore proves nothing",
+    "not derivable": "needs data that the paper does not give",
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number a paper states."""
+
+    id: str
+    where: str  # section, table or figure
+    statement: str  # in our own words
+    value: float
+    unit: str
+    status: Status
+    measure: Callable[[], float] | None  # in `unit`; None where it cannot be derived
+    note: str = ""  # the reading, the slip, or why it cannot be derived
+    relation: Relation = "equal"
+    tolerance: float = 0.05  # relative
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim, measured."""
+
+    claim: Claim
+    ours: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours / paper."""
+        return None if self.ours is None or not self.claim.value else self.ours / self.claim.value
+
+    @property
+    def verdict(self) -> str:
+        """reproduced, close (within three tolerances), not reproduced, by construction, or not derivable."""
+        claim, ratio = self.claim, self.ratio
+        if ratio is None:
+            return "not derivable"
+        off = abs(ratio - 1)
+        if claim.status == "calibrated" and off <= claim.tolerance:
+            return "by construction"
+        if claim.relation != "equal":
+            holds = ratio >= 1 - claim.tolerance if claim.relation == "at least" else ratio <= 1 + claim.tolerance
+            off = 0.0 if holds else math.inf
+        if off <= claim.tolerance:
+            return "reproduced"
+        return "close" if off <= 3 * claim.tolerance else "not reproduced"
+
+    def row(self) -> dict[str, Any]:
+        """Plain data for a record or a table."""
+        claim = self.claim
+        fields = ("id", "where", "statement", "relation", "unit", "status", "note")
+        row: dict[str, Any] = {name: getattr(claim, name) for name in fields}
+        return row | {"paper": claim.value, "ours": self.ours, "ratio": self.ratio, "verdict": self.verdict}
+
+
+def load_claims(
+    paper: str, functions: Sequence[Callable[..., float]], chip: str, names: Mapping[str, object]
+) -> list[Claim]:
+    """The claims in a paper's YAML file.
+
+    `measure` names one of the functions and its arguments; the chip comes first. Arguments found in `names` stand
+    for what they name there.
+    """
+    known = {function.__name__: function for function in functions}
+    rows: list[dict[str, Any]] = yaml.safe_load(
+        (files("cimphony.papers") / f"{paper}.yaml").read_text(encoding="utf-8")
+    )
+    for row in rows:
+        row["measure"] = _bound(row.get("measure"), known, chip, names)
+    return [Claim(**row) for row in rows]
+
+
+def _bound(
+    call: dict[str, Any] | None, known: Mapping[str, Callable[..., float]], chip: str, names: Mapping[str, object]
+) -> Callable[[], float] | None:
+    if call is None:
+        return None
+    arguments = {key: names.get(value, value) for key, value in call.items() if key != "function"}
+    return partial(known[call["function"]], chip, **arguments)
+
+
+def measure(claims: Sequence[Claim]) -> list[Verdict]:
+    """Every claim measured, in order."""
+    return [Verdict(claim, None if claim.measure is None else float(claim.measure())) for claim in claims]
+
+
+def rms_error(verdicts: Sequence[Verdict]) -> float:
+    """Root mean square of ln(ours / paper) over claims that could be measured; 0 for none."""
+    logs = [math.log(ratio) for ratio in (verdict.ratio for verdict in verdicts) if ratio]
+    return math.sqrt(math.fsum(log**2 for log in logs) / len(logs)) if logs else 0.0
+
+
+def claims_record(
+    title: str,
+    claims: Sequence[Claim],
+    figures: Sequence[dict[str, Any]] = (),
+    headline: Sequence[str] = (),
+    **fields: Any,
+) -> Record:
+    """A record of all claims, measured now.
+
+    Results: `claims` (rows), `counts` by verdict, `figures` (redrawn, with published points), `headline` (ids) and
+    `headline_rms`, the rms of ln(ours / paper) over those.
+    """
+    began = time.perf_counter()
+    verdicts = measure(claims)
+    counts: dict[str, int] = {}
+    for verdict in verdicts:
+        counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
+    chosen = [verdict for verdict in verdicts if verdict.claim.id in headline]
+    results = {
+        "claims": [verdict.row() for verdict in verdicts],
+        "counts": counts,
+        "statuses": dict(STATUSES),
+        "headline": list(headline),
+        "headline_rms": rms_error(chosen),
+        "figures": list(figures),
+    }
+    return new_record("claims", title, duration=time.perf_counter() - began, results=results, **fields)
