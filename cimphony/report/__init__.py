@@ -1,0 +1,6 @@
+"""Reports: records become one self-contained HTML file. Torch-free; whatever a report says, a record said before."""
+
+from cimphony.report.page import render_report, write_report
+from cimphony.report.tables import Table, accuracy_table, breakdown_table, cost_table
+
+__all__ = ["Table", "accuracy_table", "breakdown_table", "cost_table", "render_report", "write_report"]

@@ -1,0 +1,189 @@
+"""Plots as plain data for Plotly. Colours are names of CSS variables, so one figure serves light, dark and print."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cimphony.record import Record
+from cimphony.report.tables import chip_name, measure
+from cimphony.report.words import age_words, number, quantity
+
+Figure = dict[str, Any]
+_FIDELITIES = {"exact": ("var(--series-1)", "circle", -0.17), "effective": ("var(--series-2)", "diamond", 0.17)}
+_SERIES = 8  # colours of style.css that a colour-blind reader can tell apart; the last is for the rest
+_PANELS = (("energy", "J"), ("latency", "s"), ("throughput", "/s"), ("area", "m2"))
+
+
+def accuracy_figure(records: Sequence[Record]) -> Figure:
+    """One point per chip seed, mean and spread beside them, the digital model as a line."""
+    slots = list(dict.fromkeys((chip_name(r), p["age"]) for r in records for p in r.results.get("points", [])))
+    traces = [trace for name in _FIDELITIES for trace in _fidelity_traces(records, slots, name)]
+    digital = records[0].results.get("digital")
+    shown = [x for trace in traces for x in trace["x"]] + ([] if digital is None else [digital])
+    wide = bool(shown) and min(shown) > 0 and max(shown) / min(shown) > 20
+    axis = {
+        "title": {"text": _label(measure(records[0].results)), "font": {"size": 13}},
+        "type": "log" if wide else "linear",
+    }
+    ticks = [_label(f"{chip} · {age_words(age)}") for chip, age in slots]
+    rows = {"tickvals": list(range(len(slots))), "ticktext": ticks, "range": [len(slots) - 0.5, -0.5]}
+    layout = _layout(70 + 46 * max(1, len(slots)) + 50, axis, rows, showlegend=True)
+    if digital is not None:
+        traces.append(_digital_line(digital, len(slots)))
+    return {"data": traces, "layout": layout}
+
+
+def _fidelity_traces(records: Sequence[Record], slots: list[tuple[str, float]], fidelity: str) -> list[Figure]:
+    colour, symbol, shift = _FIDELITIES[fidelity]
+    points = [
+        (slots.index((chip_name(r), p["age"])), p)
+        for r in records
+        for p in r.results["points"]
+        if p["fidelity"] == fidelity
+    ]
+    groups = [
+        (slots.index((chip_name(r), g["age"])), g)
+        for r in records
+        for g in r.results["groups"]
+        if g["fidelity"] == fidelity
+    ]
+    if not points:
+        return []
+    seeds = {
+        "x": [point["value"] for _, point in points],
+        "y": [slot + shift for slot, _ in points],
+        "text": [f"chip {point['seed']}: {number(point['value'])}" for _, point in points],
+        "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.55},
+    }
+    means = {
+        "x": [group["mean"] for _, group in groups],
+        "y": [slot + shift - 0.13 for slot, _ in groups],
+        "text": [f"mean {number(group['mean'])}" for _, group in groups],
+        "error_x": {
+            "array": [group.get("sd") or 0 for _, group in groups],
+            "color": colour,
+            "thickness": 1.5,
+            "width": 4,
+        },
+        "marker": {"color": colour, "symbol": "line-ns-open", "size": 12, "line": {"width": 2.5, "color": colour}},
+        "showlegend": False,
+    }
+    common = {"type": "scatter", "mode": "markers", "hoverinfo": "text", "name": f"{fidelity} reads"}
+    return [{**common, **seeds}, {**common, **means}]
+
+
+def _digital_line(value: float, slots: int) -> Figure:
+    return {
+        "type": "scatter", "mode": "lines", "name": "digital", "hoverinfo": "text", "text": f"digital: {number(value)}",
+        "x": [value, value], "y": [-0.5, slots - 0.5], "line": {"color": "var(--ink)", "width": 1.5, "dash": "dash"},
+    }  # fmt: skip
+
+
+def cost_figures(reports: Sequence[dict[str, Any]]) -> dict[str, Figure]:
+    """Energy, latency, throughput and area: a panel each, a dot per chip, on a logarithmic axis."""
+    panels = {}
+    for key, unit in _PANELS:
+        found = [(report["chip"], report[key]) for report in reports if report.get(key)]
+        if found:
+            panels[key] = _panel(found, unit)
+    return panels
+
+
+def _panel(found: Sequence[tuple[str, float]], unit: str) -> Figure:
+    exponents = [math.log10(value) for _, value in found]
+    low, high = min(exponents), max(exponents)
+    room = max(high - low, 1.0)
+    trace = {
+        "type": "scatter", "mode": "markers+text", "hoverinfo": "none", "cliponaxis": False,
+        "x": [value for _, value in found], "y": list(range(len(found))),
+        "text": [_label(quantity(value, unit)) for _, value in found], "textposition": "middle right",
+        "textfont": {"color": "var(--ink)"}, "marker": {"color": "var(--series-1)", "size": 9},
+    }  # fmt: skip
+    axis = {"type": "log", "range": [low - 0.15 * room, high + 0.75 * room], "showticklabels": False, "dtick": 1}
+    rows = {"tickvals": trace["y"], "ticktext": [_label(name) for name, _ in found], "range": [len(found) - 0.5, -0.5]}
+    return {"data": [trace], "layout": _layout(24 + 34 * len(found), axis, rows)}
+
+
+def share_figure(reports: Sequence[dict[str, Any]], by: str) -> Figure:
+    """Where the energy of every chip goes, as shares of its total; the smallest parts together."""
+    names = _largest([report.get("by", {}).get(by, []) for report in reports])
+    ticks = [_label(report["chip"]) for report in reports]
+    traces = [_share_trace(reports, by, name, index) for index, name in enumerate(names)]
+    rest = _rest(reports, by, names)
+    if max(rest, default=0.0) > 1e-6:
+        traces.append(_bar("the rest", rest, _SERIES - 1))
+    axis = {"ticksuffix": " %", "range": [0, 100], "dtick": 25}
+    rows = {"tickvals": list(range(len(reports))), "ticktext": ticks, "range": [len(reports) - 0.5, -0.5]}
+    height = 60 + 40 * len(reports) + 26 * math.ceil(len(traces) / 2)
+    layout = _layout(height, axis, rows, showlegend=True, barmode="stack", bargap=0.35)
+    return {"data": traces, "layout": layout}
+
+
+def _largest(tables: Iterable[Sequence[dict[str, Any]]]) -> list[str]:
+    best: dict[str, float] = {}
+    for parts in tables:
+        total = sum(part.get("energy", 0.0) for part in parts) or 1.0
+        for part in parts:
+            best[part["name"]] = max(best.get(part["name"], 0.0), part.get("energy", 0.0) / total)
+    ranked = sorted((name for name in best if best[name] > 0), key=lambda name: -best[name])
+    return ranked if len(ranked) <= _SERIES else ranked[: _SERIES - 1]
+
+
+def _percent(report: dict[str, Any], by: str, name: str) -> float:
+    parts = report.get("by", {}).get(by, [])
+    total = sum(part.get("energy", 0.0) for part in parts)
+    return sum(100 * part.get("energy", 0.0) / total for part in parts if part["name"] == name) if total else 0.0
+
+
+def _rest(reports: Sequence[dict[str, Any]], by: str, names: Sequence[str]) -> list[float]:
+    shares = [sum(_percent(report, by, name) for name in names) for report in reports]
+    return [100 - share if share else 0.0 for share in shares]
+
+
+def _share_trace(reports: Sequence[dict[str, Any]], by: str, name: str, index: int) -> Figure:
+    return _bar(name, [_percent(report, by, name) for report in reports], index)
+
+
+def _bar(name: str, shares: Sequence[float], index: int) -> Figure:
+    return {
+        "type": "bar", "orientation": "h", "name": _label(name), "x": list(shares), "y": list(range(len(shares))),
+        "marker": {"color": f"var(--series-{index + 1})", "line": {"color": "var(--paper)", "width": 1}},
+        "hoverinfo": "text", "hovertext": [_label(f"{name}: {share:.1f} %") for share in shares], "textposition": "none",
+    }  # fmt: skip
+
+
+def _layout(height: int, x: Figure, y: Figure, **more: Any) -> Figure:
+    quiet = {
+        "fixedrange": True,
+        "zeroline": False,
+        "gridcolor": "var(--line)",
+        "linecolor": "var(--line)",
+        "automargin": True,
+    }
+    return {
+        "height": height,
+        "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
+        "font": {"family": "var(--sans)", "size": 13, "color": "var(--ink)"},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hoverlabel": {"bgcolor": "var(--paper)", "font": {"color": "var(--ink)"}, "bordercolor": "var(--line)"},
+        "legend": {
+            "orientation": "h",
+            "traceorder": "normal",
+            "x": 0,
+            "y": 0,
+            "yref": "container",
+            "yanchor": "bottom",
+        },
+        "dragmode": False,
+        "showlegend": False,
+        "xaxis": {**quiet, **x},
+        "yaxis": {**quiet, "showgrid": False, "ticks": "", **y},
+        **more,
+    }
+
+
+def _label(text: str, most: int = 32) -> str:
+    """Plotly reads some HTML in its labels: escape it, and keep a long name from filling the plot."""
+    return html.escape(text if len(text) <= most else text[: most - 1] + "…")

@@ -1,0 +1,213 @@
+"""The sections of a report: each takes records and returns HTML; plots are left in `figures` under their element's id."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from cimphony.record import Record
+from cimphony.report.figures import Figure, accuracy_figure, cost_figures, share_figure
+from cimphony.report.html import Html, bullets, element, fold, pairs, table
+from cimphony.report.tables import (
+    Table,
+    accuracy_table,
+    breakdown_table,
+    chip_name,
+    cost_table,
+    mapping_table,
+    measure,
+    plain,
+    series,
+)
+from cimphony.report.words import against, age_words, factor, number, quantity, spread
+
+Figures = dict[str, Figure]
+
+
+def headline(records: Sequence[Record]) -> Html:
+    """The answers in one sentence each."""
+    sentences = [_evaluation_sentence(record) for record in records if record.results.get("groups")]
+    sentences += [_cost_sentence(record) for record in records if len(record.results.get("reports", [])) > 1]
+    return element("section", bullets(sentences), class_="answers", aria_label="Answers") if sentences else Html("")
+
+
+def _evaluation_sentence(record: Record) -> Html:
+    results = record.results
+    groups = sorted(results["groups"], key=lambda group: (group["fidelity"] != "exact", group["age"]))
+    first, digital = groups[0], results.get("digital")
+    changes = [
+        f"{age_words(group['age'])} {against(group['mean'], digital, bool(results.get('higher_is_better')))}"
+        for group in groups
+        if group["fidelity"] == first["fidelity"]
+    ]
+    lead = element("strong", f"{measure(results)} {spread(first['mean'], first.get('sd'))}")
+    rest = f" on {chip_name(record)}, {first['fidelity']} reads; digital {number(digital)}: {', '.join(changes)}"
+    return Html(lead + element("span", rest))
+
+
+def _cost_sentence(record: Record) -> Html:
+    reports = record.results["reports"]
+    last = reports[-1]
+    best = min(reports, key=lambda report: report["energy"])
+    lead = element("strong", f"{quantity(best['energy'], 'J')} and {quantity(best['latency'], 's')} a request")
+    if best is last:
+        return Html(lead + element("span", f" on {best['chip']}, the least energy of {len(reports)} chips"))
+    energy = factor(last["energy"], best["energy"])
+    return Html(lead + element("span", f" on {best['chip']}: {last['chip']} takes {energy} the energy"))
+
+
+def evaluation(records: Sequence[Record], figures: Figures) -> Html:
+    """Accuracy: a table and a plot for every model, data and metric."""
+    parts = []
+    for together in series(records):
+        settings = together[0].settings
+        name = " on ".join(plain(settings[key]) for key in ("model", "data") if settings.get(key))
+        plotted = accuracy_figure(together)
+        label = (
+            f"Plot of {measure(together[0].results)}: one point per simulated chip, the mean, one standard deviation"
+        )
+        caption = "One point per simulated chip; the bar is the mean, its whisker one standard deviation."
+        parts += [
+            element("h3", name) if name else "",
+            table(accuracy_table(together)),
+            plot(figures, plotted, label, caption) if plotted["data"] else "",
+            *(
+                note("Interrupted: only finished points are here.")
+                for _ in together[:1]
+                if not all(r.complete for r in together)
+            ),
+        ]
+    return section("Does the model still work?", *parts)
+
+
+def cost(records: Sequence[Record], figures: Figures) -> Html:
+    """Cost: chips side by side, and where each one's energy goes."""
+    parts = []
+    for record in records:
+        reports = record.results.get("reports", [])
+        panels = [
+            plot(figures, figure, f"{key} of every chip", f"{key.capitalize()} (each line a factor of ten)")
+            for key, figure in cost_figures(reports).items()
+        ]
+        parts += [
+            element("h3", record.results.get("model", record.title)),
+            table(cost_table(record.results)),
+            element("div", panels, class_="panels"),
+            _shares(reports, figures),
+            *(_breakdowns(report) for report in reports),
+        ]
+    return section("What does it cost?", *parts)
+
+
+def _shares(reports: Sequence[dict[str, Any]], figures: Figures) -> Html:
+    figure = share_figure(reports, "component")
+    if not figure["data"]:
+        return Html("")
+    return plot(
+        figures, figure, "Share of the energy of every chip by component", "Where the energy goes, by component"
+    )
+
+
+def _breakdowns(report: dict[str, Any]) -> Html:
+    tables = [table(breakdown_table(report, by)) for by in report.get("by", {}) if report["by"][by]]
+    return fold(f"{report['chip']}: by component, layer, phase and operation", _totals(report), tables)
+
+
+def _totals(report: dict[str, Any]) -> Html:
+    kinds = [(f"{kind} energy", report.get(f"{kind}_energy")) for kind in ("static", "dynamic", "link")]
+    rows = [(name.capitalize(), quantity(value, "J")) for name, value in kinds if value is not None]
+    if report.get("interval") is not None:
+        rows.append(("Interval of a stream", quantity(report["interval"], "s")))
+    return pairs(rows)
+
+
+def layers(records: Sequence[Record]) -> Html:
+    """What was really applied, layer by layer, once for every chip."""
+    parts = []
+    for record in _once(records, lambda record: (record.chip, record.layers)):
+        if record.layers:
+            caption = f"{chip_name(record)}: {len(record.layers)} layers"
+            parts.append(fold(caption, table(mapping_table(caption, record.layers, first="layer"))))
+    return section("What was applied, layer by layer", *parts, kind="folds") if parts else Html("")
+
+
+def assumptions(records: Sequence[Record]) -> Html:
+    """Every assumption once, with the chips it belongs to."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for one in record.assumptions:
+            found.setdefault(one, []).append(chip_name(record) if record.chip else "")
+        for report in record.results.get("reports", []):
+            for one in report.get("assumptions", []):
+                found.setdefault(one, []).append(str(report["chip"]))
+    items = []
+    for one, chips in found.items():
+        names = ", ".join(name for name in dict.fromkeys(chips) if name)
+        items.append([one, element("span", f" ({names})", class_="quiet") if names else ""])
+    return section("Assumptions", bullets(items)) if items else Html("")
+
+
+def chips(records: Sequence[Record]) -> Html:
+    """Every chip as YAML: what a reader needs to run it again."""
+    parts = []
+    for record in _once((record for record in records if record.chip), lambda record: record.chip):
+        text = yaml.safe_dump(record.chip, sort_keys=False, allow_unicode=True, width=100)
+        parts.append(
+            fold(chip_name(record), element("pre", element("code", text), tabindex="0", aria_label="Chip as YAML"))
+        )
+    return section("Chips", *parts, kind="folds") if parts else Html("")
+
+
+def other(record: Record) -> Html:
+    """A record of another kind: its numbers as they are."""
+    parts: list[Html] = []
+    single = [(name, value) for name, value in record.results.items() if not _is_table(value)]
+    if single:
+        parts.append(pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single))
+    parts += [table(mapping_table(name, rows)) for name, rows in record.results.items() if _is_table(rows)]
+    return section(record.title, *parts)
+
+
+def provenance(records: Sequence[Record]) -> Html:
+    """Settings, times and versions: how each number was made."""
+    rows = [
+        (
+            record.title, record.kind, record.created[:16].replace("T", " "), quantity(record.duration, "s"),
+            "complete" if record.complete else "interrupted", plain(record.settings),
+        )
+        for record in records
+    ]  # fmt: skip
+    columns = ("Run", "Kind", "Began (UTC)", "Took", "State", "Settings")
+    software = [pairs(record.versions.items()) for record in _once(records, lambda record: record.versions)]
+    return section("How this was made", table(Table("Runs", columns, tuple(rows), frozenset((3,)))), *software)
+
+
+def section(title: str, *children: Any, kind: str | None = None) -> Html:
+    """A section under its heading."""
+    return element("section", element("h2", title), *children, class_=kind)
+
+
+def note(text: str) -> Html:
+    """A remark that must not be missed."""
+    return element("p", text, class_="note", role="note")
+
+
+def plot(figures: Figures, figure: Figure, label: str, caption: str) -> Html:
+    """A place for a plot; the script at the end of the page draws it."""
+    name = f"plot-{len(figures) + 1}"
+    figures[name] = figure
+    place = element(
+        "div", id=name, class_="plot", role="img", aria_label=label, style=f"height:{figure['layout']['height']}px"
+    )
+    return element("figure", place, element("figcaption", caption))
+
+
+def _once(records: Any, key: Any) -> list[Record]:
+    found: dict[str, Record] = {}
+    for record in records:
+        found.setdefault(repr(key(record)), record)
+    return list(found.values())
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
