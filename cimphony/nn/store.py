@@ -8,16 +8,17 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cimphony.chip import Chip, load_chip
+from cimphony.chip import MODES, Chip, Mode, load_chip
 from cimphony.errors import DataError, StateError
 from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, program_
 from cimphony.nn.layers import AnalogLayer
+from cimphony.nn.programmed import Assignment, Axis
 
 CHIP_FILE, STATE_FILE, WEIGHTS_FILE, RANGES_FILE = (
     "chip.yaml",
@@ -108,7 +109,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
 
 
 def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
-    """Calibration as float64 tensors: `LAYER|group|input` and `LAYER|group|MODE`, and the SLC columns if assigned."""
+    """Calibration as float64 tensors: `LAYER|group|input` and `LAYER|group|MODE`, and the modes if assigned."""
     tensors: dict[str, Tensor] = {}
     for name, layer in layers.items():
         for group, tiles in enumerate(layer.tiles):
@@ -117,8 +118,9 @@ def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
                 tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
             for mode, value in tiles.sum_range.items():
                 tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
-            for mode, columns in (tiles.columns or {}).items():
-                tensors[f"{key}columns {mode}"] = columns.clone()
+            if tiles.assignment is not None:
+                for mode, indices in tiles.assignment.modes.items():
+                    tensors[f"{key}{tiles.assignment.axis} {mode}"] = indices.clone()
     return tensors
 
 
@@ -128,11 +130,10 @@ def _restore_ranges(layer: AnalogLayer, tensors: dict[str, Tensor]) -> None:
         key = f"{name}|{group}|"
         if key + "input" in tensors:
             tiles.input_range = float(tensors[key + "input"])
+        tiles.assignment = _assigned(tensors, key)
         for mode in tiles.unit.cell.bits:
             if key + mode in tensors:
                 tiles.sum_range[mode] = float(tensors[key + mode])
-            if f"{key}columns {mode}" in tensors:
-                tiles.columns = {**(tiles.columns or {}), mode: tensors[f"{key}columns {mode}"]}
 
 
 def _fingerprint(layer: nn.Module) -> str:
@@ -150,6 +151,16 @@ def _check_fingerprints(model: nn.Module, saved: dict[str, str], folder: Path) -
                 f"{folder} was saved with other weights than this model's: layer {name} differs. Load the model with "
                 "from_pretrained(folder), in the dtype it was saved in, then cim.load_"
             )
+
+
+def _assigned(tensors: dict[str, Tensor], key: str) -> Assignment | None:
+    for axis in get_args(Axis):
+        modes: dict[Mode, Tensor] = {
+            mode: tensors[f"{key}{axis} {mode}"] for mode in MODES if f"{key}{axis} {mode}" in tensors
+        }
+        if modes:
+            return Assignment(axis, modes)
+    return None
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:

@@ -91,8 +91,7 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
         f"{format_count(row['rows'])} x {format_count(row['columns'])}"
         + (f" x {row['groups']}" if row["groups"] > 1 else ""),
         row["runs_on"],
-        "; ".join(f"{part['columns']} {part['mode']} columns of {len(part['slices'])} slices" for part in parts)
-        or row["state"],
+        "; ".join(_cells(part) for part in parts) or row["state"],
         f"{coding['bits'] or 'no'} bits {coding['coding']}, by {coding['range']}{limit}"
         if coding["bits"]
         else "not quantised",
@@ -101,6 +100,11 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
         row["fidelity"],
         "; ".join(dict.fromkeys(part["kernel"] for part in parts)),
     ]
+
+
+def _cells(part: dict[str, Any]) -> str:
+    axis = "columns" if "columns" in part else "rows"
+    return f"{part[axis]} {part['mode']} {axis} of {len(part['slices'])} slices"
 
 
 def _converter(part: dict[str, Any]) -> str:

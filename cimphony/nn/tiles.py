@@ -1,7 +1,5 @@
 """Tiles: the analog life of one weight matrix, from calibration to programmed, aged and read."""
 
-from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,55 +18,10 @@ from cimphony.circuits import (
 )
 from cimphony.errors import DataError, StateError
 from cimphony.mapping import mode_columns, weight_slices
+from cimphony.nn.programmed import Assignment, Programmed
 from cimphony.random import NORMAL_BITS, Stream
 
 _SAMPLE = 512  # tokens a layer keeps for calibration
-
-
-@dataclass(frozen=True)
-class ModePart:
-    """Output columns of a layer in one cell mode."""
-
-    mode: Mode
-    columns: Tensor | None  # indices; None: all
-    count: int
-    cells: Cells | None  # None: fidelity effective, where only the effective weights are read
-
-
-@dataclass(frozen=True)
-class Programmed:
-    """One manufactured chip's cells for a weight matrix, at one age."""
-
-    seed: int
-    seconds: float
-    rewrites: int
-    parts: tuple[ModePart, ...]
-    scale: Tensor  # float64 [column], output units of one weight integer, drift compensation included
-    compensation: float  # 1: none
-    held: Tensor | None  # effective weights [row, column] in the layer's dtype; None: decoded from cells when asked
-    variance: Tensor | None  # float32 [row, column], in integers, added by one effective read; None: quiet
-    dtype: torch.dtype
-
-    @cached_property
-    def weights(self) -> Tensor:
-        """Effective weights [row, column]: what an ideal converter would read."""
-        if self.held is not None:
-            return self.held
-        columns = [part.cells.weights() for part in self.parts if part.cells is not None]
-        weights = torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]
-        if len(columns) > 1:
-            order = torch.cat([part.columns for part in self.parts if part.columns is not None])
-            weights = weights[:, torch.argsort(order)]
-        return (weights * self.scale).to(self.dtype)
-
-    def to(self, device: Any) -> "Programmed":
-        """The same on another torch device."""
-
-        def move(value: Any) -> Any:
-            return None if value is None else value.to(device)
-
-        parts = tuple(replace(part, columns=move(part.columns), cells=move(part.cells)) for part in self.parts)
-        return replace(self, parts=parts, scale=move(self.scale), held=move(self.held), variance=move(self.variance))
 
 
 class Tiles:
@@ -80,7 +33,7 @@ class Tiles:
         self.chip, self.unit_name, self.unit, self.layer = chip, unit_name, unit, layer
         self.input_range: float | None = None  # learned by calibration
         self.sum_range: dict[Mode, float] = {}  # learned by calibration, in levels
-        self.columns: dict[Mode, Tensor] | None = None  # which output columns are in which mode; None: by size
+        self.assignment: Assignment | None = None  # cell modes, where a method chose them; None: by column norm
         self.programmed: Programmed | None = None
         self.tokens_read = 0
         self._sample: list[Tensor] | None = None
@@ -132,10 +85,12 @@ class Tiles:
         integers, _ = quantise_weights(weight, unit.encoding)
         quantised, _ = quantise_inputs(inputs, unit.input, self.input_range)
         ranges: dict[Mode, float] = {}
-        for mode, columns in self._modes(integers).items():
-            part = integers[:, columns]
+        assignment = self._assignment(integers)
+        for mode in assignment.modes:
+            part = assignment.take(integers, mode)
             cells = write(unit, mode, part, seed=0, name=self.layer, seconds=0.0, largest_sum=None)
-            ranges[mode] = largest_sum(quantised.to(torch.int64), cells, unit.input, quantile)
+            seen = self._rows(quantised.to(torch.int64), assignment, mode)
+            ranges[mode] = largest_sum(seen, cells, unit.input, quantile)
         return ranges
 
     # programming
@@ -147,15 +102,17 @@ class Tiles:
             raise DataError(f"layer {self.layer}: its weights hold NaN or Inf; they cannot be programmed")
         integers, scale = quantise_weights(weight, self.unit.encoding)
         name = self.layer if rewrites == 0 else f"{self.layer}#{rewrites}"
-        parts, held, variance = self._write(integers, seed, name, seconds)
-        compensation = self._compensation(integers, seed, name, seconds, held)
+        assignment = self._assignment(integers)
+        cells, held, variance = self._write(integers, assignment, seed, name, seconds)
+        compensation = self._compensation(integers, assignment, seed, name, seconds, held)
         scale = scale * compensation
         effective = self.unit.fidelity == "effective"
         self.programmed = Programmed(
             seed,
             seconds,
             rewrites,
-            tuple(parts),
+            assignment,
+            {} if effective else cells,
             scale,
             compensation,
             (held * scale).to(weight.dtype) if effective else None,
@@ -164,45 +121,47 @@ class Tiles:
         ).to(weight.device)
         self.tokens_read = 0
 
-    def _write(self, integers: Tensor, seed: int, name: str, seconds: float) -> tuple[list[ModePart], Tensor, Tensor]:
+    def _write(
+        self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float
+    ) -> tuple[dict[Mode, Cells], Tensor, Tensor]:
         """Cells by mode, effective weight integers [row, column] and the variance one read adds to them."""
-        unit, parts = self.unit, []
+        unit, parts = self.unit, {}
         weights, variance = torch.empty_like(integers), torch.zeros_like(integers)
-        for mode, columns in self._modes(integers).items():
-            cells, part = None, integers[:, columns]
+        for mode in assignment.modes:
+            part = assignment.take(integers, mode)
             if unit.encoding.bits is None:
                 held, added = continuous(unit, mode, part, seed=seed, name=name, seconds=seconds)
             else:
                 largest = self.sum_range.get(mode)
-                cells = write(unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=largest)
-                held, added = cells.weights(), cells.weight_variance()
-            weights[:, columns] = held
+                parts[mode] = write(unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=largest)
+                held, added = parts[mode].weights(), parts[mode].weight_variance()
+            assignment.put(weights, mode, held)
             if added is not None:
-                variance[:, columns] = added
-            whole = columns.numel() == integers.shape[1]
-            kept = None if unit.fidelity == "effective" else cells
-            parts.append(ModePart(mode, None if whole else columns, columns.numel(), kept))
+                assignment.put(variance, mode, added)
         return parts, weights, variance
 
-    def _compensation(self, integers: Tensor, seed: int, name: str, seconds: float, held: Tensor) -> float:
+    def _compensation(
+        self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float, held: Tensor
+    ) -> float:
         """What global drift compensation multiplies the outputs with: mean conductance when written, over now."""
         if self.unit.cell.drift_compensation is None or seconds == 0:
             return 1.0
-        _, written, _ = self._write(integers, seed, name, 0.0)
+        _, written, _ = self._write(integers, assignment, seed, name, 0.0)
         now = float(held.abs().sum())
         return float(written.abs().sum()) / now if now else 1.0
 
-    def _modes(self, integers: Tensor) -> dict[Mode, Tensor]:
-        """Output columns by cell mode; without an assignment the columns of largest norm get SLC cells."""
-        if self.columns is not None:
-            return self.columns
+    def _assignment(self, integers: Tensor) -> Assignment:
+        """Cell modes; where no method chose them the output columns of largest norm get SLC cells."""
+        if self.assignment is not None:
+            return self.assignment
         counts = mode_columns(self.unit, integers.shape[1])
-        if len(counts) == 1:
-            return {next(iter(counts)): torch.arange(integers.shape[1])}
         order = torch.sort(integers.pow(2).sum(dim=0), descending=True, stable=True).indices
-        slc, mlc = order[: counts["slc"]].sort().values, order[counts["slc"] :].sort().values
-        both: dict[Mode, Tensor] = {"slc": slc, "mlc": mlc}
-        return {mode: columns for mode, columns in both.items() if columns.numel()}
+        modes, first = {}, 0
+        for mode, count in counts.items():  # SLC first
+            if count:
+                modes[mode] = order[first : first + count].sort().values
+                first += count
+        return Assignment("column", modes)
 
     def _need_ranges(self) -> None:
         missing = []
@@ -228,15 +187,22 @@ class Tiles:
             return self._effective(inputs, programmed, first)
         integers, input_scale = quantise_inputs(inputs, self.unit.input, self.input_range)
         integers = integers.to(torch.int64)
-        outputs = torch.empty(inputs.shape[0], programmed.scale.numel(), dtype=torch.float64, device=inputs.device)
-        for part in programmed.parts:
-            assert part.cells is not None
-            product = read(integers, part.cells, self.unit.input, seed=programmed.seed, first_token=first)
-            if part.columns is None:
-                outputs = product
+        assignment = programmed.assignment
+        outputs = torch.zeros(inputs.shape[0], programmed.scale.numel(), dtype=torch.float64, device=inputs.device)
+        for mode, cells in programmed.cells.items():
+            seen = self._rows(integers, assignment, mode)
+            product = read(seen, cells, self.unit.input, seed=programmed.seed, first_token=first)
+            if assignment.axis == "row" or len(programmed.cells) == 1:
+                outputs += product
             else:
-                outputs[:, part.columns] = product
+                outputs[:, assignment.modes[mode]] = product
         return (outputs * programmed.scale * input_scale.to(torch.float64)).to(inputs.dtype)
+
+    @staticmethod
+    def _rows(inputs: Tensor, assignment: Assignment, mode: Mode) -> Tensor:
+        """The inputs [token, row] that cells of one mode see."""
+        split = assignment.axis == "row" and len(assignment.modes) > 1
+        return inputs[:, assignment.modes[mode]] if split else inputs
 
     def _effective(self, inputs: Tensor, programmed: Programmed, first: int) -> Tensor:
         """One product with the effective weights; read noise as one normal for each output."""
@@ -260,16 +226,17 @@ class Tiles:
             return {**row, "state": "converted" if self.input_range is None else "calibrated"}
         row |= {"state": "programmed", "seed": programmed.seed, "age": programmed.seconds}
         row |= {"drift_compensation": programmed.compensation}
-        row["parts"] = [self._describe_part(part) for part in programmed.parts]
+        modes = programmed.assignment.modes
+        row["parts"] = [self._describe_part(programmed, mode, indices.numel()) for mode, indices in modes.items()]
         return row
 
-    def _describe_part(self, part: ModePart) -> dict[str, Any]:
-        cells, slices = part.cells, weight_slices(self.unit.encoding, self.unit.cell.bits[part.mode])
+    def _describe_part(self, programmed: Programmed, mode: Mode, count: int) -> dict[str, Any]:
+        cells, slices = programmed.cells.get(mode), weight_slices(self.unit.encoding, self.unit.cell.bits[mode])
         row: dict[str, Any] = {
-            "mode": part.mode,
-            "columns": part.count,
+            "mode": mode,
+            programmed.assignment.axis + "s": count,
             "slices": [[one.place * (one.polarity or 1), one.bits] for one in slices],
-            "device": self.unit.cell.device[part.mode].model_dump(exclude_none=True),
+            "device": self.unit.cell.device[mode].model_dump(exclude_none=True),
             "adc_bits": None,
             "kernel": "effective product" if cells is None else kernel_name(cells),
         }
@@ -277,7 +244,7 @@ class Tiles:
             return row
         step = cells.converter.step * 2.0**-cells.fraction_bits
         codes = [cells.converter.low, cells.converter.high]
-        return row | {"adc_bits": self.unit.adc.bits[part.mode], "adc_step_levels": step, "adc_codes": codes}
+        return row | {"adc_bits": self.unit.adc.bits[mode], "adc_step_levels": step, "adc_codes": codes}
 
 
 def _check_finite(inputs: Tensor, layer: str) -> None:
