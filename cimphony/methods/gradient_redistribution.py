@@ -1,0 +1,328 @@
+"""Gradient redistribution: which singular ranks of a layer deserve the reliable cells.
+
+HyFlexPIM (ISCA 2025), section 4: factor every linear layer by SVD, keep the rank at which the factors hold as many
+weights as the layer did, fine-tune briefly so that importance gathers in few ranks, order the ranks by the gradient
+of the loss with respect to their singular values, and put the first few per cent into SLC cells, the rest into MLC.
+
+    decompose_(model)
+    GradientRedistribution(epochs=1, lr=2e-5).fit(model, loader)
+    fuse_(model)
+    cim.convert_(model, chip); assign_(model, slc_rate=0.1); cim.program_(model)
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.progress import Progress
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cimphony.chip import MODES, Mode
+from cimphony.errors import DataError, StateError
+from cimphony.nn.layers import AnalogLayer
+from cimphony.nn.low_rank import FusedLowRank, LowRankLinear, hard_threshold
+from cimphony.nn.programmed import Assignment, Axis
+
+Selection = Literal["gradient", "singular_value", "magnitude", "random"]
+
+
+def decompose_(
+    model: nn.Module,
+    rank: Literal["hard"] | int | float = "hard",
+    *,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+) -> nn.Module:
+    """Replace linear layers (nn.Linear, transformers' Conv1D) by LowRankLinear, in place.
+
+    Args:
+        rank: "hard" keeps the number of weights, k = m n / (m + n); an integer is the rank itself; a fraction of 1 is
+            that share of the full rank (1.0: nothing is truncated).
+        include, exclude: wildcards on module names.
+
+    Raises DataError where no layer matches or the rank does not fit one.
+    """
+    chosen = [
+        (name, module)
+        for name, module in model.named_modules()
+        if _weight_of(module) is not None
+        and any(fnmatchcase(name, pattern) for pattern in include)
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+    ]
+    if not chosen:
+        raise DataError(f"{type(model).__name__} has no linear layer that include={list(include)} leaves to decompose")
+    for name, module in chosen:
+        weight = _weight_of(module)
+        assert weight is not None
+        bias = module.bias if isinstance(module.bias, Tensor) else None
+        _replace(model, name, LowRankLinear.from_weight(weight, bias, _rank(rank, weight)))
+    return model
+
+
+def _weight_of(module: nn.Module) -> Tensor | None:
+    """The weight [out, in] of a layer that can be decomposed."""
+    if type(module) is nn.Linear:
+        return module.weight
+    if type(module).__name__ == "Conv1D" and isinstance(module.weight, Tensor):
+        return module.weight.T
+    return None
+
+
+def _rank(rank: Literal["hard"] | int | float, weight: Tensor) -> int:
+    rows, columns = weight.shape
+    if rank == "hard":
+        return hard_threshold(rows, columns)
+    if isinstance(rank, float):
+        if not 0 < rank <= 1:
+            raise DataError(f"rank = {rank} is not allowed: a share of the full rank is above 0 and at most 1")
+        return max(1, round(rank * min(rows, columns)))
+    return int(rank)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    module.train(model.training)
+    setattr(model.get_submodule(parent), last, module)
+
+
+def fuse_(model: nn.Module) -> nn.Module:
+    """Multiply the singular values into V^T for inference: every LowRankLinear becomes two linear layers, in place."""
+    layers = _low_rank_layers(model)
+    for name, layer in layers.items():
+        _replace(model, name, FusedLowRank(layer))
+    return model
+
+
+def _low_rank_layers(model: nn.Module) -> dict[str, LowRankLinear]:
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LowRankLinear)}
+    if not layers:
+        raise StateError("the model has no low-rank layers: decompose_(model) comes first")
+    return layers
+
+
+@dataclass
+class GradientRedistribution:
+    """Fine-tuning that gathers and measures importance.
+
+    Args:
+        epochs: passes over the data; the paper takes 1 to 3.
+        lr: learning rate of AdamW.
+        statistic: "mean" averages |dL/dsigma| over all steps; "last" keeps the last step only, as a comparison.
+    """
+
+    epochs: int = 1
+    lr: float = 2e-5
+    weight_decay: float = 0.0
+    statistic: Literal["mean", "last"] = "mean"
+    losses: list[float] = field(default_factory=list)  # of every step, filled by fit
+
+    def fit(
+        self,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: Callable[[nn.Module, Any], Tensor] | None = None,
+        checkpoint: str | Path | None = None,
+        progress: bool = True,
+    ) -> nn.Module:
+        """Fine-tune a decomposed model and leave mean |dL/dsigma| in every layer's `gradient`.
+
+        Args:
+            data: a loader of batches, or a transformers Trainer (which brings its own data and optimiser).
+            loss: of a model and a batch; None takes `model(**batch).loss`.
+            checkpoint: a file written after every epoch; a run that finds it goes on from there.
+        """
+        watch = _Watch(_low_rank_layers(model), self.statistic)
+        if hasattr(data, "add_callback") and hasattr(data, "train"):
+            _train_with(data, watch)
+        else:
+            self._train(model, data, loss or _own_loss, watch, Path(checkpoint) if checkpoint else None, progress)
+        watch.finish()
+        return model
+
+    def _train(
+        self,
+        model: nn.Module,
+        data: Iterable[Any],
+        loss: Callable[[nn.Module, Any], Tensor],
+        watch: "_Watch",
+        checkpoint: Path | None,
+        progress: bool,
+    ) -> None:
+        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        first = _resume(checkpoint, model, optimiser, watch) if checkpoint and checkpoint.exists() else 0
+        was_training = model.training
+        model.train()
+        try:
+            with Progress(disable=not progress) as bar:
+                for epoch in range(first, self.epochs):
+                    for batch in bar.track(data, description=f"epoch {epoch + 1} of {self.epochs}"):
+                        optimiser.zero_grad()
+                        value = loss(model, batch)
+                        value.backward()
+                        self.losses.append(_finite(float(value.detach()), self.lr))
+                        watch.step()
+                        optimiser.step()
+                    if checkpoint:
+                        _checkpoint(checkpoint, model, optimiser, watch, epoch + 1)
+        finally:
+            optimiser.zero_grad()
+            model.train(was_training)
+
+
+class _Watch:
+    """Sums |dL/dsigma| over steps."""
+
+    def __init__(self, layers: dict[str, LowRankLinear], statistic: str) -> None:
+        self.layers, self.last_only, self.steps = layers, statistic == "last", 0
+        self.sums = {name: torch.zeros_like(layer.sigma, dtype=torch.float64) for name, layer in layers.items()}
+
+    def step(self) -> None:
+        for name, layer in self.layers.items():
+            gradient = layer.sigma.grad
+            if gradient is not None:
+                self.sums[name] = gradient.abs().double() + (0.0 if self.last_only else self.sums[name])
+        self.steps += 1
+
+    def finish(self) -> None:
+        if self.steps == 0:
+            raise DataError("no step was taken: the loader gave no batch, or the checkpoint is of a finished run")
+        for name, layer in self.layers.items():
+            layer.gradient.copy_(self.sums[name] / (1 if self.last_only else self.steps))
+
+
+def _train_with(trainer: Any, watch: _Watch) -> None:
+    """Run a transformers Trainer with the watch in it."""
+    from transformers import TrainerCallback
+
+    class Callback(TrainerCallback):
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            watch.step()
+
+    callback = Callback()
+    trainer.add_callback(callback)
+    try:
+        trainer.train()
+    finally:
+        trainer.remove_callback(callback)
+
+
+def _own_loss(model: nn.Module, batch: Any) -> Tensor:
+    output = model(**batch) if isinstance(batch, Mapping) else model(batch)
+    found = getattr(output, "loss", None)
+    if found is None:
+        raise DataError(
+            "the model gives no loss for this batch: add labels to it, or pass loss=lambda model, batch: ..."
+        )
+    return found
+
+
+def _finite(value: float, lr: float) -> float:
+    if not math.isfinite(value):
+        raise DataError(f"the loss became {value}; lower lr (now {lr:g}) and begin again from the last checkpoint")
+    return value
+
+
+def _checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: _Watch, epoch: int) -> None:
+    """Weights, optimiser moments and sums in one safetensors file, written atomically."""
+    tensors = {f"model|{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"sum|{name}": value for name, value in watch.sums.items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser|{index}|{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors["progress"] = torch.tensor([epoch, watch.steps])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(path.suffix + ".part")
+    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: _Watch) -> int:
+    """Read a checkpoint back; returns the epochs that are done."""
+    tensors = load_file(path)
+    weights = {name.removeprefix("model|"): value for name, value in tensors.items() if name.startswith("model|")}
+    sums = {name.removeprefix("sum|"): value for name, value in tensors.items() if name.startswith("sum|")}
+    if set(weights) != set(model.state_dict()) or set(sums) != set(watch.sums):
+        raise DataError(f"checkpoint {path} is of another model; remove it or give another path")
+    model.load_state_dict(weights)
+    watch.sums = sums
+    state = optimiser.state_dict()
+    for name, value in tensors.items():
+        if name.startswith("optimiser|"):
+            _, index, key = name.split("|")
+            state["state"].setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(state)
+    epoch, watch.steps = tensors["progress"].tolist()
+    return epoch
+
+
+def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, seed: int = 0) -> nn.Module:
+    """Choose the cell mode of every rank (or output column) of a converted model, in place.
+
+    The first `slc_rate` of the ranks go to SLC: a rank's row of diag(sigma) V^T and its column of U share a mode. A
+    layer that was not decomposed is ordered by the magnitude of its output columns, whatever `by` says of the others;
+    `by="random"` draws with `seed`. Programming comes after.
+    """
+    if not 0 <= slc_rate <= 1:
+        raise DataError(f"slc_rate = {slc_rate} is not allowed: it is a share, 0 to 1")
+    pairs = {name: module for name, module in model.named_modules() if isinstance(module, FusedLowRank)}
+    inner = {f"{name}.{side}" for name in pairs for side in ("left", "right")}
+    for name, pair in pairs.items():
+        order = torch.argsort(_importance(pair, name, by, seed), descending=True, stable=True)
+        sides: tuple[tuple[nn.Module, Axis], ...] = ((pair.right, "column"), (pair.left, "row"))
+        for layer, axis in sides:
+            if isinstance(layer, AnalogLayer):
+                _assign(layer, Assignment(axis, _split(order, slc_rate)))
+    for name, layer in model.named_modules():
+        if isinstance(layer, AnalogLayer) and name not in inner:
+            norms = layer.matrices()[0].detach().double().norm(dim=0)
+            order = torch.argsort(_drawn(norms, name, seed) if by == "random" else norms, descending=True, stable=True)
+            _assign(layer, Assignment("column", _split(order, slc_rate)))
+    return model
+
+
+def _importance(pair: FusedLowRank, name: str, by: Selection, seed: int) -> Tensor:
+    if by == "gradient":
+        if not bool(pair.gradient.any()):
+            raise StateError(
+                f"layer {name} has no gradient statistics: run GradientRedistribution(...).fit before fuse_"
+            )
+        return pair.gradient
+    if by == "singular_value":
+        return pair.sigma.abs()
+    if by == "magnitude":
+        return pair.right.weight.detach().abs().sum(dim=1) + pair.left.weight.detach().abs().sum(dim=0)
+    return _drawn(pair.sigma, name, seed)
+
+
+def _drawn(like: Tensor, name: str, seed: int) -> Tensor:
+    from cimphony.random import Stream
+
+    return torch.from_numpy(Stream(seed, name, "random assignment").uniform(0, like.numel()))
+
+
+def _split(order: Tensor, slc_rate: float) -> dict[Mode, Tensor]:
+    count = math.ceil(slc_rate * order.numel() - 1e-9)
+    parts = {"slc": order[:count].sort().values.cpu(), "mlc": order[count:].sort().values.cpu()}
+    return {mode: parts[mode] for mode in MODES if parts[mode].numel()}
+
+
+def _assign(layer: AnalogLayer, assignment: Assignment) -> None:
+    for tiles in layer.tiles:
+        missing = [mode for mode in assignment.modes if mode not in tiles.unit.cell.bits]
+        if missing:
+            raise DataError(
+                f"chip {tiles.chip.name!r} has no {missing[0]} cells; assign_ needs a chip with SLC and MLC"
+            )
+        tiles.assignment, tiles.programmed = assignment, None
+
+
+def gradient_share(layer: LowRankLinear | FusedLowRank, top: float) -> float:
+    """Share of a layer's total |gradient| that its most important `top` (0 to 1) of ranks hold."""
+    ordered = layer.gradient.sort(descending=True).values
+    total = float(ordered.sum())
+    return float(ordered[: max(1, round(top * ordered.numel()))].sum()) / total if total else 0.0
