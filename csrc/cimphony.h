@@ -5,7 +5,6 @@
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 constexpr int TILE = 32;   // columns stored together
-constexpr int GROUP = 6;   // rows whose subset sums make one table
 
 // How a column sum becomes a code: clamp((sum * multiplier + half) >> shift, low, high).
 enum Rounding : int32_t {
@@ -25,11 +24,12 @@ struct Cells {
     const int8_t *rest;       // [tile, block, slice, row, TILE]
     const uint32_t *planes;   // [tile, block, slice, row, plane]: a bit for each column of a tile
     const int32_t *factor;    // [slice, block, padded column]: place value with its signs
-    int32_t plane_count, base;
+    int32_t plane_count, base, only_levels;  // only_levels: every rest is 0, levels and their sums fit a byte
     Converter converter;
 };
 
 // Input bits as table indices: word [block, token, group], byte j = which rows of the group have bit j set.
+// A group has up to 6 rows; their subset sums make one table.
 struct Chunk {
     const uint64_t *words;
     int32_t bits;    // 1 to 8 bits in this chunk
@@ -43,8 +43,8 @@ EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows,
                        int64_t rows_per_block, int32_t *result);
 EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64_t first_tile, int64_t last_tile);
 EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
-                            int32_t low_bit, int32_t bits, uint64_t *words);
-EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int64_t tokens,
+                            int32_t group, int32_t low_bit, int32_t bits, uint64_t *words);
+EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int64_t tokens,
                             int64_t first_tile, int64_t last_tile, int32_t *result);
 EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
                        const int32_t *difference, int32_t *result);

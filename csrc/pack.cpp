@@ -14,10 +14,11 @@ EXPORT int cim_instruction_set() {
     return 1;
 }
 
-// result: smallest and largest sum of any selection of rows in a block, smallest and largest level.
+// result: smallest and largest sum of any selection of rows in a block, smallest and largest level, and whether any
+// conductance lies between levels.
 EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows, int64_t columns,
                        int64_t rows_per_block, int32_t *result) {
-    int32_t low = 0, high = 0, bottom = INT32_MAX, top = INT32_MIN;
+    int32_t low = 0, high = 0, bottom = INT32_MAX, top = INT32_MIN, between = 0;
     int32_t below[64], above[64];
     for (int64_t slice = 0; slice < slices; slice++)
         for (int64_t first = 0; first < rows; first += rows_per_block)
@@ -33,12 +34,13 @@ EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows,
                         above[i] += std::max(value, 0);
                         bottom = std::min(bottom, level);
                         top = std::max(top, level);
+                        between |= value & 255;
                     }
                 }
                 low = std::min(low, *std::min_element(below, below + 64));
                 high = std::max(high, *std::max_element(above, above + 64));
             }
-    result[0] = low, result[1] = high, result[2] = bottom, result[3] = top;
+    result[0] = low, result[1] = high, result[2] = bottom, result[3] = top, result[4] = between != 0;
 }
 
 static void pack_row(const int16_t *from, int64_t width, const Cells &cells, int8_t *rest, uint32_t *planes) {
@@ -79,14 +81,14 @@ static inline uint64_t transpose(uint64_t x) {
 
 // Bits low_bit to low_bit + bits - 1 of every input; indices count table entries in units of 8 bytes.
 EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
-                            int32_t low_bit, int32_t bits, uint64_t *words) {
+                            int32_t group, int32_t low_bit, int32_t bits, uint64_t *words) {
     const uint64_t mask = (1u << bits) - 1;
     for (int64_t first = 0; first < rows; first += rows_per_block) {
         const int64_t last = std::min(first + rows_per_block, rows);
         for (int64_t token = 0; token < tokens; token++)
-            for (int64_t row = first; row < last; row += GROUP) {
+            for (int64_t row = first; row < last; row += group) {
                 uint64_t bytes = 0;
-                for (int64_t r = row; r < std::min(row + GROUP, last); r++)
+                for (int64_t r = row; r < std::min(row + group, last); r++)
                     bytes |= ((uint64_t)(inputs[token * rows + r] >> low_bit) & mask) << 8 * (r - row);
                 *words++ = transpose(bytes) << 2;
             }

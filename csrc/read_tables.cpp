@@ -2,7 +2,7 @@
 //
 // Inputs are bits, so a column sum is the sum of a subset of the rows. The sums of all subsets of GROUP rows are
 // made once for a tile (the method of four Russians); a read then adds one table entry for each group. Sums are
-// exact 16-bit integers, LANES columns at a time, all bits of an input at once, and pass through the converter in
+// exact integers, 32 bytes of columns at a time, all bits of an input at once, and pass through the converter in
 // registers.
 #include <algorithm>
 #include <type_traits>
@@ -11,8 +11,6 @@
 #include "cimphony.h"
 #include "expand.h"
 #include "simd.h"
-
-static_assert(sizeof(u16x16) << GROUP <= 8 * 256, "an index byte counts units of 8 bytes");
 
 namespace {
 
@@ -35,6 +33,7 @@ template <int ROUNDING> struct Convert {
         }
     }
     // Where the sum is scaled, rounding needs no more than its upper half: floor(floor(a / 2^16) / 2^k) = floor(a / 2^(16+k)).
+    // What every sum starts from: half a step, unless that is added after scaling.
     inline u16x16 start() const { return scales ? u16x16{} : (u16x16)half; }
     inline s16x16 operator()(u16x16 total) const {
         Sum code = (Sum)total;
@@ -45,38 +44,63 @@ template <int ROUNDING> struct Convert {
     }
 };
 
-// One tile's totals of a read of `tokens` tokens against one block and slice, all bits of a chunk together.
-template <class Conv, int BITS>
-void read_block(const Conv &convert, const char *table, const uint64_t *words, int64_t groups, int64_t tokens,
-                bool negative_top, const int32_t *factor, int32_t *totals) {
-    constexpr int64_t stride = sizeof(u16x16) << GROUP;
-    for (int64_t token = 0; token < tokens; token++, totals += LANES) {
-        u16x16 sum[BITS];
-        for (int j = 0; j < BITS; j++) sum[j] = convert.start();
+// Analog cells: conductances of LANES columns in 16 bits.
+struct Conductances {
+    typedef u16x16 Vector;
+    static constexpr int parts = 1;
+    static inline Vector row(const Rows &rows, int64_t row, int half) { return rows.conductance(row, half); }
+    static inline Vector start(u16x16 start) { return start; }
+    static inline u16x16 part(Vector sum, int, u16x16) { return sum; }
+};
+
+// Cells without any error: levels of 2 * LANES columns in 8 bits.
+struct Levels {
+    typedef u8x32 Vector;
+    static constexpr int parts = 2;
+    static inline Vector row(const Rows &rows, int64_t row, int) { return rows.level(row); }
+    static inline Vector start(u16x16) { return Vector{}; }
+    static inline u16x16 part(Vector sum, int which, u16x16 start) {
+        union { Vector whole; u8x16 half[2]; } both = {sum};
+        return (__builtin_convertvector(both.half[which], u16x16) << 8) + start;
+    }
+};
+
+// Totals of `tokens` tokens read against one block and slice, all bits of a chunk together.
+template <class Kind, class Conv, int BITS>
+void read_block(const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
+                int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
+    typedef typename Kind::Vector Vector;
+    for (int64_t token = 0; token < tokens; token++, totals += LANES * Kind::parts) {
+        Vector sum[BITS];
+        for (int j = 0; j < BITS; j++) sum[j] = Kind::start(convert.start());
         const char *group = table;
         for (int64_t g = 0; g < groups; g++, group += stride) {
             uint64_t word = *words++;
 #pragma GCC unroll 8
             for (int j = 0; j < BITS; j += 2) {
-                sum[j] += *(const u16x16 *)(group + 8 * (word & 255));
-                if (j + 1 < BITS) sum[j + 1] += *(const u16x16 *)(group + 8 * (word >> 8 & 255));
+                sum[j] += *(const Vector *)(group + 8 * (word & 255));
+                if (j + 1 < BITS) sum[j + 1] += *(const Vector *)(group + 8 * (word >> 8 & 255));
                 word >>= 16;
                 asm("" : "+r"(word));  // keeps the cheap byte extraction; without it the shifts are recomputed
             }
         }
-        s16x16 code = convert(sum[BITS - 1]);
-        if (negative_top) code = -code;
+#pragma GCC unroll 2
+        for (int part = 0; part < Kind::parts; part++) {
+            s16x16 code = convert(Kind::part(sum[BITS - 1], part, convert.start()));
+            if (negative_top) code = -code;
 #pragma GCC unroll 8
-        for (int j = BITS - 2; j >= 0; j--) code = code + code + convert(sum[j]);
-        add_scaled(totals, code, factor);
+            for (int j = BITS - 2; j >= 0; j--) code = code + code + convert(Kind::part(sum[j], part, convert.start()));
+            add_scaled(totals + LANES * part, code, factor + LANES * part);
+        }
     }
 }
 
-template <class Conv>
-void read_bits(int bits, const Conv &convert, const char *table, const uint64_t *words, int64_t groups, int64_t tokens,
-               bool negative_top, const int32_t *factor, int32_t *totals) {
+template <class Kind, class Conv>
+void read_bits(int bits, const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
+               int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
 #define CASE(n) \
-    case n: return read_block<Conv, n>(convert, table, words, groups, tokens, negative_top, factor, totals)
+    case n:     \
+        return read_block<Kind, Conv, n>(convert, table, stride, words, groups, tokens, negative_top, factor, totals)
     switch (bits) {
         CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8);
     }
@@ -84,77 +108,106 @@ void read_bits(int bits, const Conv &convert, const char *table, const uint64_t 
 }
 
 // The sums of all subsets of each group of rows; the last group may be shorter.
-void make_tables(const u16x16 *rows, int64_t count, u16x16 *table) {
-    for (int64_t first = 0; first < count; first += GROUP, table += 1 << GROUP) {
-        table[0] = u16x16{};
-        for (int64_t i = 0; i < std::min<int64_t>(GROUP, count - first); i++) {
-            const u16x16 row = rows[first + i];
-            for (int64_t k = 0; k < 1 << i; k++) table[k + (1 << i)] = table[k] + row;
+template <class Kind, int GROUP>
+void make_tables(const Rows &rows, int64_t count, int half, typename Kind::Vector *table) {
+    typedef typename Kind::Vector Vector;
+    int64_t row = 0;
+    for (; row + GROUP <= count; row += GROUP, table += 1 << GROUP) {
+        table[0] = Vector{};
+#pragma GCC unroll 6
+        for (int i = 0; i < GROUP; i++) {
+            const Vector next = Kind::row(rows, row + i, half);
+#pragma GCC unroll 4
+            for (int k = 0; k < 1 << i; k++) table[k + (1 << i)] = table[k] + next;
         }
+    }
+    if (row < count) table[0] = Vector{};
+    for (int i = 0; row + i < count; i++) {
+        const Vector next = Kind::row(rows, row + i, half);
+        for (int k = 0; k < 1 << i; k++) table[k + (1 << i)] = table[k] + next;
     }
 }
 
-struct Scratch {
-    std::vector<u16x16> rows, table;
-    std::vector<int32_t> totals;
-    explicit Scratch(int64_t rows_per_block)
-        : rows(rows_per_block), table(((rows_per_block + GROUP - 1) / GROUP) << GROUP), totals(TOKENS * LANES) {}
-};
+template <class Kind>
+void make_tables(const Rows &rows, int64_t count, int half, int group, typename Kind::Vector *table) {
+    switch (group) {
+        case 2: return make_tables<Kind, 2>(rows, count, half, table);
+        case 3: return make_tables<Kind, 3>(rows, count, half, table);
+        case 4: return make_tables<Kind, 4>(rows, count, half, table);
+        case 6: return make_tables<Kind, 6>(rows, count, half, table);
+    }
+}
 
 struct Read {
     const Cells &cells;
     const Chunk *chunks;
-    int32_t chunk_count;
+    int32_t chunk_count, group;
     int64_t tokens;
     int32_t *result;
 };
 
-template <class Conv> void read_half(const Read &read, const Conv &convert, int64_t column, int64_t from, Scratch &scratch) {
+template <class Kind> struct Scratch {
+    std::vector<typename Kind::Vector> table;
+    std::vector<int32_t> totals;
+    Scratch(int64_t rows_per_block, int group)
+        : table(((rows_per_block + group - 1) / group) << group), totals(TOKENS * LANES * Kind::parts) {}
+};
+
+// Columns `column` and on, tokens `from` and on, as many as fit the scratch.
+template <class Kind, class Conv>
+void read_columns(const Read &read, const Conv &convert, int64_t column, int64_t from, Scratch<Kind> &scratch) {
+    constexpr int lanes = LANES * Kind::parts;
     const Cells &c = read.cells;
     const int64_t count = std::min<int64_t>(TOKENS, read.tokens - from), tile = column / TILE;
     const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
-    const int64_t padded = (c.columns + TILE - 1) / TILE * TILE, width = std::min<int64_t>(LANES, c.columns - column);
+    const int64_t padded = (c.columns + TILE - 1) / TILE * TILE, width = std::min<int64_t>(lanes, c.columns - column);
+    const int64_t stride = sizeof(typename Kind::Vector) << read.group;
     std::fill(scratch.totals.begin(), scratch.totals.end(), 0);
     int64_t words_before = 0;
     for (int64_t block = 0; block < blocks; block++) {
         const int64_t first = block * c.rows_per_block, rows = std::min(c.rows_per_block, c.rows - first);
-        const int64_t groups = (rows + GROUP - 1) / GROUP;
+        const int64_t groups = (rows + read.group - 1) / read.group;
         for (int64_t slice = 0; slice < c.slices; slice++) {
-            const int64_t packed = (tile * c.rows + first) * c.slices + slice * rows;
-            expand_rows(c, packed, rows, (int)(column % TILE / LANES), scratch.rows.data());
-            make_tables(scratch.rows.data(), rows, scratch.table.data());
+            const Rows packed(c, (tile * c.rows + first) * c.slices + slice * rows);
+            make_tables<Kind>(packed, rows, (int)(column % TILE / LANES), read.group, scratch.table.data());
             for (int32_t k = 0; k < read.chunk_count; k++) {
-                int32_t factor[LANES];
-                for (int i = 0; i < LANES; i++)
-                    factor[i] = c.factor[(slice * blocks + block) * padded + column + i] * read.chunks[k].place;
-                const uint64_t *words = read.chunks[k].words + words_before + from * groups;
-                read_bits(read.chunks[k].bits, convert, (const char *)scratch.table.data(), words, groups, count,
-                          read.chunks[k].negative_top, factor, scratch.totals.data());
+                const Chunk &chunk = read.chunks[k];
+                int32_t factor[lanes];
+                for (int i = 0; i < lanes; i++)
+                    factor[i] = c.factor[(slice * blocks + block) * padded + column + i] * chunk.place;
+                read_bits<Kind>(chunk.bits, convert, (const char *)scratch.table.data(), stride,
+                                chunk.words + words_before + from * groups, groups, count, chunk.negative_top, factor,
+                                scratch.totals.data());
             }
         }
         words_before += read.tokens * groups;
     }
     for (int64_t token = 0; token < count; token++)
-        memcpy(read.result + (from + token) * c.columns + column, &scratch.totals[token * LANES], 4 * width);
+        memcpy(read.result + (from + token) * c.columns + column, &scratch.totals[token * lanes], 4 * width);
 }
 
-template <int ROUNDING> void read_tiles(const Read &read, int64_t first_tile, int64_t last_tile) {
+template <class Kind, int ROUNDING> void read_tiles(const Read &read, int64_t first_tile, int64_t last_tile) {
     const Convert<ROUNDING> convert(read.cells.converter);
-    Scratch scratch(read.cells.rows_per_block);
+    Scratch<Kind> scratch(read.cells.rows_per_block, read.group);
     const int64_t last = std::min(last_tile * TILE, read.cells.columns);
-    for (int64_t column = first_tile * TILE; column < last; column += LANES)
-        for (int64_t from = 0; from < read.tokens; from += TOKENS) read_half(read, convert, column, from, scratch);
+    for (int64_t column = first_tile * TILE; column < last; column += LANES * Kind::parts)
+        for (int64_t from = 0; from < read.tokens; from += TOKENS) read_columns(read, convert, column, from, scratch);
 }
 
 }  // namespace
 
-EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int64_t tokens,
+EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int64_t tokens,
                             int64_t first_tile, int64_t last_tile, int32_t *result) {
-    const Read read{*cells, chunks, chunk_count, tokens, result};
+    const Read read{*cells, chunks, chunk_count, group, tokens, result};
+    const bool levels = cells->only_levels;
     switch (cells->converter.rounding) {
-        case SHIFT_UNSIGNED: return read_tiles<SHIFT_UNSIGNED>(read, first_tile, last_tile);
-        case SHIFT_SIGNED: return read_tiles<SHIFT_SIGNED>(read, first_tile, last_tile);
-        case SCALE_UNSIGNED: return read_tiles<SCALE_UNSIGNED>(read, first_tile, last_tile);
-        case SCALE_SIGNED: return read_tiles<SCALE_SIGNED>(read, first_tile, last_tile);
+        case SHIFT_UNSIGNED:
+            return levels ? read_tiles<Levels, SHIFT_UNSIGNED>(read, first_tile, last_tile)
+                          : read_tiles<Conductances, SHIFT_UNSIGNED>(read, first_tile, last_tile);
+        case SCALE_UNSIGNED:
+            return levels ? read_tiles<Levels, SCALE_UNSIGNED>(read, first_tile, last_tile)
+                          : read_tiles<Conductances, SCALE_UNSIGNED>(read, first_tile, last_tile);
+        case SHIFT_SIGNED: return read_tiles<Conductances, SHIFT_SIGNED>(read, first_tile, last_tile);
+        case SCALE_SIGNED: return read_tiles<Conductances, SCALE_SIGNED>(read, first_tile, last_tile);
     }
 }

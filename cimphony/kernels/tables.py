@@ -16,7 +16,6 @@ from torch import Tensor
 from cimphony import native
 
 TILE = 32  # columns stored together; csrc/cimphony.h
-_GROUP = 6  # rows of one table
 _INT16, _UINT16, _INT32 = 2**15 - 1, 2**16 - 1, 2**31 - 1
 
 
@@ -30,6 +29,7 @@ class _Cells(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("rest", "planes", "factor")),
         ("plane_count", ctypes.c_int32),
         ("base", ctypes.c_int32),
+        ("only_levels", ctypes.c_int32),
         ("converter", _Converter),
     ]
 
@@ -53,6 +53,7 @@ class PackedCells:
     planes: Tensor  # int32 [tile, block, slice, row, plane]
     factor: Tensor  # int32 [slice, block, padded column]
     base: int
+    only_levels: bool  # no cell lies between levels, and bytes hold the sums
     converter: tuple[int, int, int, int, int]  # rounding, multiplier, shift, low, high
 
     @property
@@ -93,13 +94,13 @@ def pack(
         return None
     conductance = conductance.contiguous()
     slices, rows, columns = conductance.shape
-    bounds = torch.empty(4, dtype=torch.int32)
+    bounds = torch.empty(5, dtype=torch.int32)
     library.cim_bounds(conductance.data_ptr(), slices, rows, columns, rows_per_block, bounds.data_ptr())
-    smallest, largest, bottom, top = bounds.tolist()
+    smallest, largest, bottom, top, between = bounds.tolist()
     rounding = _rounding(multiplier, shift, smallest, largest)
     if rounding is None or max(abs(low), abs(high)) > _INT16:
         return None
-    plane_count = (top - bottom).bit_length()
+    plane_count = max(1, (top - bottom).bit_length())
     padded = -(-columns // TILE) * TILE
     packed = PackedCells(
         rows,
@@ -110,6 +111,7 @@ def pack(
         torch.empty(padded // TILE, slices * rows, plane_count, dtype=torch.int32),
         torch.nn.functional.pad(factor.to(torch.int32), (0, padded - columns)).contiguous(),
         bottom,
+        not between and bottom >= 0 and largest < 1 << 16,
         (*rounding, low, high),
     )
     cells = _struct(packed)
@@ -137,21 +139,27 @@ def read(
     inputs = inputs.contiguous()
     tokens = inputs.shape[0]
     blocks = [min(packed.rows_per_block, packed.rows - low) for low in range(0, packed.rows, packed.rows_per_block)]
-    groups = sum(-(-rows // _GROUP) for rows in blocks)
+    group = _rows_of_a_table(tokens)
+    groups = sum(-(-rows // group) for rows in blocks)
     plan = _chunks(bits, packed.largest_code)
     words = torch.empty(len(plan), tokens * groups, dtype=torch.int64)
     chunks = (_Chunk * len(plan))()
     for index, (low, count) in enumerate(plan):
         library.cim_pack_inputs(
-            inputs.data_ptr(), tokens, packed.rows, packed.rows_per_block, low, count, words[index].data_ptr()
+            inputs.data_ptr(), tokens, packed.rows, packed.rows_per_block, group, low, count, words[index].data_ptr()
         )
         chunks[index] = _Chunk(words[index].data_ptr(), count, 1 << low, int(low + count == bits), 0)
     result = torch.empty(tokens, packed.columns, dtype=torch.int32)
     cells, to = _struct(packed), result.data_ptr()
     _over_tiles(
-        packed, lambda first, last: library.cim_read_tables(cells, chunks, len(plan), tokens, first, last, to), threads
+        packed, lambda first, last: library.cim_read_tables(cells, chunks, len(plan), group, tokens, first, last, to), threads
     )
     return result
+
+
+def _rows_of_a_table(tokens: int) -> int:
+    """Larger tables take longer to make and save more look-ups in each token."""
+    return 3 if tokens <= 2 else 4 if tokens <= 24 else 6
 
 
 def fits(packed_code: int, places: int, blocks: int, bits: int) -> bool:
@@ -200,6 +208,7 @@ def _struct(packed: PackedCells) -> Any:
             factor.data_ptr(),
             planes.shape[-1],
             packed.base,
+            packed.only_levels,
             _Converter(*packed.converter),
         )
     )
