@@ -21,7 +21,9 @@ from transformers import (
     ViTForImageClassification,
 )
 
+from cimphony.chip import load_chip
 from cimphony.errors import DataError
+from cimphony.nn import analog_layers, convert_
 from cimphony.nn.trace import trace
 from cimphony.workload import Workload
 
@@ -329,3 +331,11 @@ def test_reading_values_is_an_error():
 def test_bert_without_named_architecture_is_a_classifier():
     config = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     assert sizes(trace(config, prompt=4), "classifier") == [("static_matmul", "linear", 1, 16, 2, 1)]
+
+
+def test_a_converted_model_is_traced_as_the_model_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.Flatten(), nn.Linear(8, 4))
+    digital = trace(model, inputs=(2, 3, 3, 3))
+    convert_(model, load_chip("hyflexpim"))
+    assert trace(model, inputs=(2, 3, 3, 3)).operations == digital.operations
+    assert len(analog_layers(model)) == 2

@@ -1,6 +1,7 @@
 """Models by name: built-in, folder, hub; the head that the configuration names; clear errors."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from transformers import (
 from transformers.utils import logging
 
 from cimphony.errors import DataError
-from cimphony.evaluate import load_config, load_model, load_text, model_names
+from cimphony.evaluate import load_config, load_model, load_text, model_names, perplexity, token_name
+from cimphony.nn.architectures import resolve
 
 SMALL = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 
@@ -77,3 +79,14 @@ def test_what_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(DataError, match="cannot be loaded"):
         load_config(tmp_path)
+
+
+def test_the_embedded_model():
+    model, tokenizer = load_model("demo")
+    tokens = load_text("demo", tokenizer)
+    assert token_name(tokenizer) == "byte"
+    assert torch.equal(tokens, load_text("demo"))  # a token is a byte
+    training = json.loads((Path(resolve("demo")) / "training.json").read_text())
+    assert len(tokens) == training["validation_bytes"]
+    # the training record moves no window: its last one is shorter
+    assert perplexity(model, tokens, batch=16) == pytest.approx(training["validation_perplexity_per_byte"], rel=1e-4)
