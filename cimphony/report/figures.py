@@ -84,7 +84,7 @@ def cost_figures(reports: Sequence[dict[str, Any]]) -> dict[str, Figure]:
     """Energy, latency, throughput and area: a panel each, a dot per chip, on a logarithmic axis."""
     panels = {}
     for key, unit in _PANELS:
-        found = [(report["chip"], report[key]) for report in reports if report.get(key)]
+        found = [(report["chip"], report["totals"][key]) for report in reports if report["totals"].get(key)]
         if found:
             panels[key] = _panel(found, unit)
     return panels
@@ -107,49 +107,38 @@ def _panel(found: Sequence[tuple[str, float]], unit: str) -> Figure:
 
 def share_figure(reports: Sequence[dict[str, Any]], by: str) -> Figure:
     """Where the energy of every chip goes, as shares of its total; the smallest parts together."""
-    names = _largest([report.get("by", {}).get(by, []) for report in reports])
-    ticks = [_label(report["chip"]) for report in reports]
-    traces = [_share_trace(reports, by, name, index) for index, name in enumerate(names)]
-    rest = _rest(reports, by, names)
+    shares = [_shares(report, by) for report in reports]
+    names = _largest(shares)
+    traces = [_bar(name, [one.get(name, 0.0) for one in shares], index) for index, name in enumerate(names)]
+    rest = [100 - sum(one.get(name, 0.0) for name in names) if one else 0.0 for one in shares]
     if max(rest, default=0.0) > 1e-6:
         traces.append(_bar("the rest", rest, _SERIES - 1))
     axis = {"ticksuffix": " %", "range": [0, 100], "dtick": 25}
+    ticks = [_label(report["chip"]) for report in reports]
     rows = {"tickvals": list(range(len(reports))), "ticktext": ticks, "range": [len(reports) - 0.5, -0.5]}
     height = 60 + 40 * len(reports) + 26 * math.ceil(len(traces) / 2)
-    layout = _layout(height, axis, rows, showlegend=True, barmode="stack", bargap=0.35)
-    return {"data": traces, "layout": layout}
+    return {"data": traces, "layout": _layout(height, axis, rows, showlegend=True, barmode="stack", bargap=0.35)}
 
 
-def _largest(tables: Iterable[Sequence[dict[str, Any]]]) -> list[str]:
+def _shares(report: dict[str, Any], by: str) -> dict[str, float]:
+    total = report["totals"]["energy"]
+    return {part[by]: 100 * part["energy"] / total for part in report["by"].get(by, []) if part["energy"]}
+
+
+def _largest(shares: Iterable[dict[str, float]]) -> list[str]:
     best: dict[str, float] = {}
-    for parts in tables:
-        total = sum(part.get("energy", 0.0) for part in parts) or 1.0
-        for part in parts:
-            best[part["name"]] = max(best.get(part["name"], 0.0), part.get("energy", 0.0) / total)
-    ranked = sorted((name for name in best if best[name] > 0), key=lambda name: -best[name])
+    for one in shares:
+        for name, share in one.items():
+            best[name] = max(best.get(name, 0.0), share)
+    ranked = sorted(best, key=lambda name: -best[name])
     return ranked if len(ranked) <= _SERIES else ranked[: _SERIES - 1]
-
-
-def _percent(report: dict[str, Any], by: str, name: str) -> float:
-    parts = report.get("by", {}).get(by, [])
-    total = sum(part.get("energy", 0.0) for part in parts)
-    return sum(100 * part.get("energy", 0.0) / total for part in parts if part["name"] == name) if total else 0.0
-
-
-def _rest(reports: Sequence[dict[str, Any]], by: str, names: Sequence[str]) -> list[float]:
-    shares = [sum(_percent(report, by, name) for name in names) for report in reports]
-    return [100 - share if share else 0.0 for share in shares]
-
-
-def _share_trace(reports: Sequence[dict[str, Any]], by: str, name: str, index: int) -> Figure:
-    return _bar(name, [_percent(report, by, name) for report in reports], index)
 
 
 def _bar(name: str, shares: Sequence[float], index: int) -> Figure:
     return {
         "type": "bar", "orientation": "h", "name": _label(name), "x": list(shares), "y": list(range(len(shares))),
         "marker": {"color": f"var(--series-{index + 1})", "line": {"color": "var(--paper)", "width": 1}},
-        "hoverinfo": "text", "hovertext": [_label(f"{name}: {share:.1f} %") for share in shares], "textposition": "none",
+        "hoverinfo": "text", "hovertext": [_label(f"{name}: {share:.1f} %") for share in shares],
     }  # fmt: skip
 
 
@@ -187,3 +176,33 @@ def _layout(height: int, x: Figure, y: Figure, **more: Any) -> Figure:
 def _label(text: str, most: int = 32) -> str:
     """Plotly reads some HTML in its labels: escape it, and keep a long name from filling the plot."""
     return html.escape(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def claims_figure(drawn: dict[str, Any]) -> Figure:
+    """A figure of a paper, drawn again: our lines, the paper's points."""
+    traces = [
+        {
+            "type": "scatter", "mode": "lines+markers", "name": _label(one["name"]), "x": one["x"], "y": one["y"],
+            "line": {"color": f"var(--series-{1 + index % _SERIES})"},
+        }
+        for index, one in enumerate(drawn.get("series", []))
+    ]  # fmt: skip
+    points = drawn.get("published", [])
+    if points:
+        names = [_label(f"published: {one['name']}, {number(one['y'])}") for one in points]
+        marker = {"color": "var(--ink)", "symbol": "x-thin-open", "size": 9, "line": {"width": 2}}
+        places = {"x": [one["x"] for one in points], "y": [one["y"] for one in points]}
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": "published", "text": names, "hoverinfo": "text", **places}
+            | {"marker": marker}
+        )
+    x = {"title": {"text": _label(drawn.get("x", "")), "font": {"size": 13}}, "type": _scale(drawn), "showgrid": False}
+    y = {"title": {"text": _label(drawn.get("y", "")), "font": {"size": 13}}, "showgrid": True, "rangemode": "tozero"}
+    return {"data": traces, "layout": _layout(330 + 13 * len(traces), x, y, showlegend=True, hovermode="closest")}
+
+
+def _scale(drawn: dict[str, Any]) -> str:
+    values = [x for one in drawn.get("series", []) for x in one["x"]]
+    if not values or any(isinstance(x, str) for x in values):
+        return "category" if values else "linear"
+    return "log" if min(values) > 0 and max(values) / min(values) > 20 else "linear"

@@ -1,4 +1,4 @@
-"""The sections of a report: each takes records and returns HTML; plots are left in `figures` under their element's id."""
+"""The sections of a report: records in, HTML out; plots are left in `figures` under their element's id."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,20 +6,24 @@ from typing import Any
 import yaml
 
 from cimphony.record import Record
-from cimphony.report.figures import Figure, accuracy_figure, cost_figures, share_figure
+from cimphony.report.figures import Figure, accuracy_figure, claims_figure, cost_figures, share_figure
 from cimphony.report.html import Html, bullets, element, fold, pairs, table
+from cimphony.report.layers import layers_table
 from cimphony.report.tables import (
     Table,
     accuracy_table,
     breakdown_table,
     chip_name,
+    claims_table,
     cost_table,
+    higher_is_better,
     mapping_table,
     measure,
+    model_name,
     plain,
     series,
 )
-from cimphony.report.words import against, age_words, factor, number, quantity, spread
+from cimphony.report.words import against, age_words, factor, number, quantity, share, spread
 
 Figures = dict[str, Figure]
 
@@ -36,7 +40,7 @@ def _evaluation_sentence(record: Record) -> Html:
     groups = sorted(results["groups"], key=lambda group: (group["fidelity"] != "exact", group["age"]))
     first, digital = groups[0], results.get("digital")
     changes = [
-        f"{age_words(group['age'])} {against(group['mean'], digital, bool(results.get('higher_is_better')))}"
+        f"{age_words(group['age'])} {against(group['mean'], digital, higher_is_better(results))}"
         for group in groups
         if group["fidelity"] == first["fidelity"]
     ]
@@ -48,11 +52,12 @@ def _evaluation_sentence(record: Record) -> Html:
 def _cost_sentence(record: Record) -> Html:
     reports = record.results["reports"]
     last = reports[-1]
-    best = min(reports, key=lambda report: report["energy"])
-    lead = element("strong", f"{quantity(best['energy'], 'J')} and {quantity(best['latency'], 's')} a request")
+    best = min(reports, key=lambda report: report["totals"]["energy"])
+    totals = best["totals"]
+    lead = element("strong", f"{quantity(totals['energy'], 'J')} and {quantity(totals['latency'], 's')} a request")
     if best is last:
         return Html(lead + element("span", f" on {best['chip']}, the least energy of {len(reports)} chips"))
-    energy = factor(last["energy"], best["energy"])
+    energy = factor(last["totals"]["energy"], totals["energy"])
     return Html(lead + element("span", f" on {best['chip']}: {last['chip']} takes {energy} the energy"))
 
 
@@ -61,7 +66,7 @@ def evaluation(records: Sequence[Record], figures: Figures) -> Html:
     parts = []
     for together in series(records):
         settings = together[0].settings
-        name = " on ".join(plain(settings[key]) for key in ("model", "data") if settings.get(key))
+        name = " on ".join(plain(one) for one in (model_name(settings), settings.get("data")) if one)
         plotted = accuracy_figure(together)
         label = (
             f"Plot of {measure(together[0].results)}: one point per simulated chip, the mean, one standard deviation"
@@ -114,11 +119,11 @@ def _breakdowns(report: dict[str, Any]) -> Html:
 
 
 def _totals(report: dict[str, Any]) -> Html:
-    kinds = [(f"{kind} energy", report.get(f"{kind}_energy")) for kind in ("static", "dynamic", "link")]
-    rows = [(name.capitalize(), quantity(value, "J")) for name, value in kinds if value is not None]
-    if report.get("interval") is not None:
-        rows.append(("Interval of a stream", quantity(report["interval"], "s")))
-    return pairs(rows)
+    totals = report["totals"]
+    kinds = (("energy", "J"), ("dynamic_energy", "J"), ("static_energy", "J"), ("link_energy", "J"), ("latency", "s"),
+             ("interval", "s"), ("tokens_per_second", "/s"), ("power", "W"))  # fmt: skip
+    named = [(name.replace("_", " ").capitalize(), quantity(totals.get(name), unit)) for name, unit in kinds]
+    return pairs([*named, ("Weights fill", share(report.get("utilisation") or 0.0, 1.0))])
 
 
 def layers(records: Sequence[Record]) -> Html:
@@ -126,8 +131,8 @@ def layers(records: Sequence[Record]) -> Html:
     parts = []
     for record in _once(records, lambda record: (record.chip, record.layers)):
         if record.layers:
-            caption = f"{chip_name(record)}: {len(record.layers)} layers"
-            parts.append(fold(caption, table(mapping_table(caption, record.layers, first="layer"))))
+            caption = f"{chip_name(record)}: {len({row['layer'] for row in record.layers})} layers and the rest"
+            parts.append(fold(caption, table(layers_table(caption, record.layers))))
     return section("What was applied, layer by layer", *parts, kind="folds") if parts else Html("")
 
 
@@ -149,21 +154,38 @@ def assumptions(records: Sequence[Record]) -> Html:
 
 def chips(records: Sequence[Record]) -> Html:
     """Every chip as YAML: what a reader needs to run it again."""
+    found = [record.chip for record in records if record.chip]
+    found += [chip for record in records for chip in record.results.get("chips", [])]
     parts = []
-    for record in _once((record for record in records if record.chip), lambda record: record.chip):
-        text = yaml.safe_dump(record.chip, sort_keys=False, allow_unicode=True, width=100)
-        parts.append(
-            fold(chip_name(record), element("pre", element("code", text), tabindex="0", aria_label="Chip as YAML"))
-        )
+    for chip in {repr(chip): chip for chip in found}.values():
+        text = yaml.safe_dump(chip, sort_keys=False, allow_unicode=True, width=100)
+        code = element("pre", element("code", text), tabindex="0", aria_label="Chip as YAML")
+        parts.append(fold(chip.get("name", "chip"), code))
     return section("Chips", *parts, kind="folds") if parts else Html("")
+
+
+def claims(record: Record, figures: Figures) -> Html:
+    """A paper's claims beside ours, and its figures drawn again."""
+    results = record.results
+    counts = [(verdict.capitalize(), number) for verdict, number in results.get("counts", {}).items()]
+    drawn = [
+        plot(
+            figures,
+            claims_figure(one),
+            f"Figure {one['figure']} drawn again",
+            f"Figure {one['figure']}: {one['title']}",
+        )
+        for one in results.get("figures", [])
+    ]
+    meanings = [(name.capitalize(), meaning) for name, meaning in results.get("statuses", {}).items()]
+    return section(record.title, pairs(counts), table(claims_table(results)), element("div", drawn, class_="panels"),
+                   fold("What the statuses mean", pairs(meanings)))  # fmt: skip
 
 
 def other(record: Record) -> Html:
     """A record of another kind: its numbers as they are."""
-    parts: list[Html] = []
     single = [(name, value) for name, value in record.results.items() if not _is_table(value)]
-    if single:
-        parts.append(pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single))
+    parts = [pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single)]
     parts += [table(mapping_table(name, rows)) for name, rows in record.results.items() if _is_table(rows)]
     return section(record.title, *parts)
 

@@ -7,6 +7,8 @@ from typing import Any
 from cimphony.record import Record
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
+_NUMBERS = frozenset((1, 2, 3))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -25,14 +27,26 @@ def chip_name(record: Record) -> str:
 
 def measure(results: dict[str, Any]) -> str:
     """What was measured: `perplexity per byte`."""
-    return f"{results.get('metric', 'metric')} {results.get('unit') or ''}".strip()
+    return str(results.get("metric", "metric"))
+
+
+def higher_is_better(results: dict[str, Any]) -> bool:
+    """True for accuracy and whatever else is not a perplexity, loss or error."""
+    return not any(word in measure(results).lower() for word in ("perplexity", "loss", "error"))
+
+
+def model_name(settings: dict[str, Any]) -> str:
+    """The model as the user named it, else its class."""
+    model = settings.get("name") or settings.get("model") or ""
+    return str(model.get("class", "")) if isinstance(model, dict) else str(model)
 
 
 def series(records: Iterable[Record]) -> list[list[Record]]:
     """Evaluations that may stand in one table: the same model, data and metric."""
     together: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        keys = (record.settings.get("model"), record.settings.get("data"), measure(record.results))
+        settings = record.settings
+        keys = (settings.get("name"), settings.get("model"), settings.get("data"), measure(record.results))
         together.setdefault(tuple(map(str, keys)), []).append(record)
     return list(together.values())
 
@@ -41,10 +55,10 @@ def accuracy_table(records: Sequence[Record]) -> Table:
     """Digital beside every chip, age and fidelity of one series: mean and spread over chip seeds."""
     results = records[0].results
     name = measure(results)
-    caption = f"{name.capitalize()}, {'higher' if results.get('higher_is_better') else 'lower'} is better"
+    caption = f"{name.capitalize()}, {'higher' if higher_is_better(results) else 'lower'} is better"
     rows = [("digital", MISSING, MISSING, number(results.get("digital")), MISSING, MISSING)]
     rows += [_accuracy_row(record, group) for record in records for group in record.results.get("groups", [])]
-    columns = ("Chip", "Age", "Reads", name.capitalize(), "Against digital", "Chips made")
+    columns = ("Chip", "Age", "Reads", name.capitalize(), "Against digital", "Chips")
     return Table(caption, columns, tuple(rows), frozenset((3, 4, 5)))
 
 
@@ -55,8 +69,8 @@ def _accuracy_row(record: Record, group: dict[str, Any]) -> tuple[str, ...]:
         age_words(group["age"]),
         group["fidelity"],
         spread(group["mean"], group.get("sd")),
-        against(group["mean"], results.get("digital"), bool(results.get("higher_is_better"))),
-        str(group["n"]),
+        against(group["mean"], results.get("digital"), higher_is_better(results)),
+        str(group["chips"]),
     )
 
 
@@ -64,54 +78,67 @@ def cost_table(results: dict[str, Any]) -> Table:
     """Energy, latency, throughput and area of every chip side by side; ratios to the last chip."""
     reports = results.get("reports", [])
     last = reports[-1] if len(reports) > 1 else None
-    columns = ("Chip", "Energy", "Latency", "Throughput", "Area")
+    columns = ("Chip", "Needed", "Energy", "Latency", "Throughput", "Area")
     if last:
         columns = (*columns, f"Energy against {last['chip']}", f"Latency against {last['chip']}")
-    rows = [_cost_row(report, last) for report in reports]
-    return Table("Cost of one request", columns, tuple(rows), frozenset(range(1, len(columns))))
+    rows = tuple(_cost_row(report, last) for report in reports)
+    return Table(f"Cost of one request{_request(reports)}", columns, rows, frozenset(range(1, len(columns))))
+
+
+def _request(reports: Sequence[dict[str, Any]]) -> str:
+    batch = reports[0].get("batch", 1) if reports else 1
+    return "" if batch == 1 else f" of {batch} sequences"
 
 
 def _cost_row(report: dict[str, Any], last: dict[str, Any] | None) -> tuple[str, ...]:
+    totals = report["totals"]
     row = (
         str(report["chip"]),
-        quantity(report.get("energy"), "J"),
-        quantity(report.get("latency"), "s"),
-        quantity(report.get("throughput"), "/s"),
-        quantity(report.get("area") or None, "m2"),
+        str(report.get("chips", 1)),
+        quantity(totals.get("energy"), "J"),
+        quantity(totals.get("latency"), "s"),
+        quantity(totals.get("throughput"), "/s"),
+        quantity(totals.get("area") or None, "m2"),
     )
     if last is None:
         return row
-    return (*row, *(factor(report.get(key), last.get(key)) for key in ("energy", "latency")))
+    return (*row, *(factor(totals.get(key), last["totals"].get(key)) for key in ("energy", "latency")))
 
 
 def breakdown_table(report: dict[str, Any], by: str, most: int = 40) -> Table:
-    """Energy, latency and area of one chip by component, layer, phase or operation, largest energy first."""
-    parts = sorted(report.get("by", {}).get(by, []), key=lambda part: -part.get("energy", 0.0))
-    rows = [_breakdown_row(part, report) for part in parts[:most]]
-    if parts[most:]:
-        rest = {key: sum(part.get(key) or 0.0 for part in parts[most:]) for key in ("energy", "latency", "area")}
-        rows.append(_breakdown_row({"name": f"{len(parts) - most} smaller ones", **rest}, report))
-    columns = (by.capitalize(), "Energy", "Share", "Latency", "Area")
-    return Table(f"{report['chip']} by {by}", columns, tuple(rows), frozenset((1, 2, 3, 4)))
-
-
-def _breakdown_row(part: dict[str, Any], report: dict[str, Any]) -> tuple[str, ...]:
-    energy = part.get("energy") or 0.0
-    return (
-        str(part["name"]),
-        quantity(energy, "J"),
-        share(energy, report.get("energy") or 0.0),
-        quantity(part.get("latency") or None, "s"),
-        quantity(part.get("area") or None, "m2"),
+    """Energy and latency, or area, of one chip by component, layer, phase or operation, largest energy first."""
+    parts = sorted(report["by"].get(by, []), key=lambda part: -part["energy"])
+    second, unit = ("area", "m2") if by == "component" else ("latency", "s")
+    shown = [(str(part[by]), part["energy"], part.get(second, 0.0)) for part in parts]
+    if shown[most:]:
+        rest = shown[most:]
+        shown = [*shown[:most], (f"{len(rest)} smaller ones", sum(one[1] for one in rest), sum(one[2] for one in rest))]
+    total = report["totals"]["energy"]
+    rows = tuple(
+        (name, quantity(energy, "J"), share(energy, total), quantity(other or None, unit))
+        for name, energy, other in shown
     )
+    return Table(f"{report['chip']} by {by}", (by.capitalize(), "Energy", "Share", second.capitalize()), rows, _NUMBERS)
 
 
-def mapping_table(caption: str, rows: Sequence[dict[str, Any]], first: str = "") -> Table:
+def claims_table(results: dict[str, Any]) -> Table:
+    """A paper's claims: what it says, what comes out here, the verdict."""
+    rows = tuple(
+        (
+            str(row["statement"]), str(row["where"]), f"{number(row['paper'])} {row['unit']}".strip(),
+            number(row["ours"]), number(row["ratio"]), str(row["verdict"]), str(row["status"]), row["note"] or MISSING,
+        )
+        for row in results.get("claims", [])
+    )  # fmt: skip
+    columns = ("Claim", "Where", "Paper", "Ours", "Ratio", "Verdict", "Status", "Note")
+    return Table("Claims of the paper, measured here", columns, rows, frozenset((2, 3, 4)))
+
+
+def mapping_table(caption: str, rows: Sequence[dict[str, Any]]) -> Table:
     """Rows of names and values that share most names; a column that says nothing is left out."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if value not in (None, "", [], {}))
-    columns = tuple(sorted(names, key=lambda name: name != first))
-    text = tuple(tuple(plain(row.get(name)) for name in columns) for row in rows)
-    return Table(caption, tuple(name.replace("_", " ").capitalize() for name in columns), text)
+    text = tuple(tuple(plain(row.get(name)) for name in names) for row in rows)
+    return Table(caption, tuple(name.replace("_", " ").capitalize() for name in names), text)
 
 
 def plain(value: Any) -> str:
