@@ -22,7 +22,8 @@ class Slice:
     place: int  # place value of the digit
     bits: int  # bits of the digit
     offset: int = 0  # added to the digit so that no level is negative
-    polarity: int = 0  # differential: +1 positive cell, -1 negative cell, 0 both subtracted in the analog domain
+    pair: bool = False  # signed digits held in two cells, subtracted in the analog domain
+    polarity: int = 0  # differential: +1 positive cell, -1 negative cell; 0 otherwise
 
     @property
     def top(self) -> int:
@@ -37,7 +38,7 @@ def weight_slices(encoding: Encoding, cell_bits: int) -> tuple[Slice, ...]:
     the top digit is stored with its sign bit inverted, which is the offset encoding.
     """
     if encoding.bits is None:
-        return (Slice(1, cell_bits),)
+        return (Slice(1, cell_bits, pair=True),)
     return _slices(encoding.weights, encoding.bits, encoding.subtract, cell_bits)
 
 
@@ -49,9 +50,11 @@ def _slices(weights: str, word_bits: int, subtract: str, cell_bits: int) -> tupl
     slices = [Slice(1 << low, min(cell_bits, bits - low)) for low in places]
     if magnitude:
         if subtract == "analog":
-            return tuple(slices)
+            return tuple(replace(one, pair=True) for one in slices)
         return tuple(Slice(one.place, one.bits, polarity=sign) for sign in (1, -1) for one in slices)
     last = slices[-1]
+    if weights == "signed_digits":
+        return (*slices[:-1], replace(last, pair=True))
     if weights == "twos_complement" and last.bits == 1:
         slices[-1] = Slice(-last.place, 1)
     else:
@@ -85,9 +88,7 @@ def input_top(coding: InputCoding) -> int:
 
 def cells_per_weight(unit: CrossbarUnit, mode: Mode) -> int:
     """Cells that hold one weight in this mode; differential ones counted twice."""
-    slices = weight_slices(unit.encoding, unit.cell.bits[mode])
-    pair = 2 if unit.encoding.weights == "differential" and unit.encoding.subtract == "analog" else 1
-    return len(slices) * pair
+    return sum(2 if one.pair else 1 for one in weight_slices(unit.encoding, unit.cell.bits[mode]))
 
 
 def mode_columns(unit: CrossbarUnit, outputs: int) -> dict[Mode, int]:

@@ -25,6 +25,7 @@ ENCODINGS = {
     "offset": {"weights": "offset"},
     "offset-flipped": {"weights": "offset", "flip": True},
     "twos-complement-flipped": {"weights": "twos_complement", "flip": True},
+    "signed-digits": {"weights": "signed_digits"},
     "differential": {"weights": "differential"},
     "differential-digital": {"weights": "differential", "subtract": "digital"},
 }

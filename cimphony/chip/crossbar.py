@@ -63,9 +63,10 @@ class Cell(Part):
 class Encoding(Part):
     """How a signed weight integer becomes unsigned cell levels."""
 
-    weights: Literal["twos_complement", "offset", "differential"] = Field(
+    weights: Literal["twos_complement", "offset", "differential", "signed_digits"] = Field(
         description="twos_complement: bit slices, the top one negative; offset: w + 2^(bits-1), the offset subtracted "
-        "digitally; differential: positive and negative cells"
+        "digitally; differential: positive and negative cells; signed_digits: two's complement whose top digit keeps "
+        "its sign in a pair of cells (how HyFlexPIM's released simulation disturbs weights; without adc only)"
     )
     bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
         8, description="bits of a weight with its sign; none: not quantised"
@@ -82,7 +83,7 @@ class Encoding(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.flip and self.weights == "differential":
+        if self.flip and self.weights in ("differential", "signed_digits"):
             raise ValueError("flip works on unsigned columns; use weights: twos_complement or offset, or flip: false")
         return self
 
@@ -207,6 +208,8 @@ class CrossbarUnit(Part):
             raise ValueError(
                 "fidelity exact reads integers: give encoding.bits and input.bits, or choose fidelity: effective"
             )
+        if self.adc is not None and self.encoding.weights == "signed_digits":
+            raise ValueError("encoding.weights: signed_digits has no converter model; use adc: null or twos_complement")
         if self.adc is not None and not quantised:
             raise ValueError("an adc converts sums of integers: give encoding.bits and input.bits, or adc: null")
         if self.encoding.bits is None and self.encoding.weights != "differential":

@@ -123,7 +123,7 @@ def continuous(
 
     Returns the effective weights and the variance that one read adds to each (None: quiet).
     """
-    one = Slice(1, unit.cell.bits[mode])
+    (one,) = weight_slices(unit.encoding, unit.cell.bits[mode])
     state, sd = _hold(unit, mode, weights * one.top, one, seed=seed, name=f"{name}/{mode}", index=0, seconds=seconds)
     return state / one.top, None if sd is None else (sd / one.top) ** 2
 
@@ -133,9 +133,8 @@ def _hold(
 ) -> tuple[Tensor, Tensor | None]:
     """Levels as held and the spread of a read; a differential pair is two cells, subtracted."""
     device = unit.cell.device[mode]
-    signed = unit.encoding.weights == "differential" and unit.encoding.subtract == "analog"
     start = index * levels.numel()
-    if not signed:
+    if not one.pair:
         state = hold(device, levels, one.top, seed=seed, name=name, start=start, seconds=seconds)
         return state.levels, state.read_sd
     pair = [

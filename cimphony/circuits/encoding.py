@@ -32,11 +32,11 @@ def quantise_weights(weight: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor
 def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> list[Tensor]:
     """Levels of the cells [row, column] of every slice, 0 to `slice.top`.
 
-    A slice of a differential pair subtracted in the analog domain gives its signed level: positive in the positive
-    cell, negative in the negative one.
+    A slice held in a pair of cells gives its signed level: positive in the positive cell, negative in the other.
     """
     assert encoding.bits is not None
     signed = encoding.weights == "differential"
+    words = integers.to(torch.int64)
     whole = (integers.abs() if signed else integers + 2 ** (encoding.bits - 1)).to(torch.int64)
     sign_bit = 1 << (encoding.bits - 1)
     levels: list[Tensor] = []
@@ -44,6 +44,8 @@ def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> l
         if signed:
             digit = (whole // one.place) & one.top
             digit = digit * _side(integers, one.polarity)
+        elif encoding.weights == "signed_digits":
+            digit = words // one.place if one.pair else (words // one.place) & one.top
         elif one.place < 0:  # the top bit of the two's complement, in cells of its own
             digit = ((whole ^ sign_bit) // -one.place) & one.top
         else:
