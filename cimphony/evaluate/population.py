@@ -5,7 +5,10 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,10 @@ import torch
 from torch import nn
 
 from cimphony.chip import Chip, CrossbarUnit
-from cimphony.errors import DataError
+from cimphony.errors import DataError, StateError
 from cimphony.evaluate.metrics import evaluating, run_batch
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import age_, calibrate, convert_, program_, restore_, summary_rows
+from cimphony.nn import age_, analog_layers, calibrate, convert_, program_, restore_, summary_rows
 from cimphony.record import Record, new_record, read_record, write_record
 
 _GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its record
@@ -58,57 +61,56 @@ def evaluate_chips(
     (mean, sd over the sample, min and max per age and fidelity; sd is None for one chip).
     Raises DataError where a value is not finite, or the record at `record_path` is of other settings.
     """
+    if analog_layers(model):
+        raise StateError("the model is converted already: cim.restore_(model) first")
     fidelities = [_own_fidelity(chip) if one is None else one for one in fidelities]
-    grid = [(fidelity, seed, age) for fidelity in fidelities for seed in seeds for age in sorted(ages)]
+    grid = dict.fromkeys((fidelity, seed, age) for fidelity in fidelities for seed in seeds for age in sorted(ages))
     if not grid:
         raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
     name = metric_name or getattr(metric, "__name__", type(metric).__name__)
     placing = {"include": [*include], "exclude": [*exclude], "chips": chips}
-    known = {
-        "metric": name,
-        "model": {"class": type(model).__name__, "weights": _fingerprint(model)},
-        **placing,
-        "seeds": [*seeds],
-        "ages": [*ages],
-        "fidelities": fidelities,
-    }
+    known = {"metric": name, "model": _identity(model), **placing}
+    known |= {"seeds": [*seeds], "ages": [*ages], "fidelities": fidelities}
     run = _Run(f"{name} of {type(model).__name__} on {chip.name}", chip, {**(settings or {}), **known}, record_path)
     todo = [point for point in grid if point not in run.points]
-    with progress_bar(f"{chip.name}", len(todo) + 1, progress) as advance:
+    on_chips = _aged_chips(model, chip, todo, calibration, placing)
+    with progress_bar(chip.name, len(todo) + 1, progress) as advance, closing(on_chips):
         if run.digital is None:
             run.digital = _finite(metric(model), "the digital model")
             run.save()
         advance()
-        for fidelity in dict.fromkeys(point[0] for point in todo):
-            ours = [point[1:] for point in todo if point[0] == fidelity]
-            variant = _with_fidelity(chip, fidelity)
-            for seed, age in _aged_chips(model, variant, ours, calibration, placing):
-                run.add_layers(summary_rows(model))
-                place = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
-                run.points[fidelity, seed, age] = _finite(metric(model), place)
-                run.save()
-                advance()
+        for fidelity, seed, age in on_chips:
+            run.add_layers(summary_rows(model))
+            place = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
+            run.points[fidelity, seed, age] = _finite(metric(model), place)
+            run.save()
+            advance()
     return run.save(complete=True)
 
 
 def _aged_chips(
-    model: nn.Module, chip: Chip, points: Sequence[tuple[int, float]], calibration: Any, placing: dict[str, Any]
-) -> Iterator[tuple[int, float]]:
-    """Puts the model on one chip after another; yields (seed, age) when it is there. Digital again at the end."""
-    convert_(model, chip, **placing)
-    try:
-        if calibration is not None:
-            _calibrate(model, calibration)
-        present = None
-        for seed, age in points:
-            if seed != present:
-                program_(model, seed=seed)
-                present = seed
-            if age > 0:
-                age_(model, seconds=age)
-            yield seed, age
-    finally:
-        restore_(model)
+    model: nn.Module,
+    chip: Chip,
+    points: Sequence[tuple[str, int, float]],
+    calibration: Any,
+    placing: dict[str, Any],
+) -> Generator[tuple[str, int, float]]:
+    """Puts the model on one chip after another; yields each point when it is there. Digital again at the end."""
+    for fidelity, group in groupby(points, key=itemgetter(0)):
+        convert_(model, _with_fidelity(chip, fidelity), **placing)
+        try:
+            if calibration is not None:
+                _calibrate(model, calibration)
+            present = None
+            for _, seed, age in group:
+                if seed != present:
+                    program_(model, seed=seed)
+                    present = seed
+                if age != 0:
+                    age_(model, seconds=age)
+                yield fidelity, seed, age
+        finally:
+            restore_(model)
 
 
 def _calibrate(model: nn.Module, calibration: Any) -> None:
@@ -221,10 +223,10 @@ def _finite(value: Any, where: str) -> float:
     return float(value)
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """A digest of all parameters and buffers, so that a record does not go on with another model."""
+def _identity(model: nn.Module) -> dict[str, str]:
+    """Class and a digest of all parameters and buffers, so that a record does not go on with another model."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return {"class": type(model).__name__, "weights": digest.hexdigest()}

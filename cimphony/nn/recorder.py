@@ -214,15 +214,11 @@ class Recorder(TorchFunctionMode):
 
     def _conv(self, name: str, result: Tensor, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> None:
         groups = named.get("groups", rest[4] if len(rest) > 4 else 1)
-        outputs = weight.shape[0]
-        self._product(weight, name, result.numel() // outputs, math.prod(weight.shape[1:]), outputs // groups, groups)
-
-    def _conv_transpose(
-        self, name: str, result: Tensor, input: Tensor, weight: Tensor, *rest: Any, **named: Any
-    ) -> None:
-        groups = named.get("groups", rest[4] if len(rest) > 4 else 1)
-        inputs = weight.shape[0]
-        self._product(weight, name, input.numel() // inputs, inputs // groups, math.prod(weight.shape[1:]), groups)
+        channels, kernel = weight.shape[0], math.prod(weight.shape[1:])
+        if "transpose" in name:  # weight [in, out / groups, ...], a product for each input pixel
+            self._product(weight, name, input.numel() // channels, channels // groups, kernel, groups)
+        else:  # weight [out, in / groups, ...], a product for each output pixel
+            self._product(weight, name, result.numel() // channels, kernel, channels // groups, groups)
 
     def _einsum(self, name: str, result: Tensor, equation: str, *operands: Any) -> None:
         tensors = list(_tensors(operands))
@@ -281,8 +277,7 @@ class Recorder(TorchFunctionMode):
 
 _PRODUCTS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(("matmul", "rmatmul", "mm", "bmm", "mv", "dot", "addmm", "baddbmm"), Recorder._matmul),
-    **{f"conv{size}d": Recorder._conv for size in (1, 2, 3)},
-    **{f"conv_transpose{size}d": Recorder._conv_transpose for size in (1, 2, 3)},
+    **{f"conv{kind}{size}d": Recorder._conv for kind in ("", "_transpose") for size in (1, 2, 3)},
     "linear": Recorder._linear,
     "einsum": Recorder._einsum,
     "scaled_dot_product_attention": Recorder._attention,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cimphony.chip import load_chip
-from cimphony.errors import CapacityError, ChipError, DataError
+from cimphony.errors import CapacityError, ChipError, DataError, StateError
 from cimphony.evaluate import accuracy, evaluate_chips
 from cimphony.nn import age_, analog_layers, calibrate, convert_, program_
 from cimphony.record import read_record
@@ -179,8 +179,12 @@ def test_bad_input():
         run(metric=lambda model: float("nan"))
     with pytest.raises(DataError, match=r"gives inf on pcm-256, seed 0, age 0 s, exact"):
         run(metric=lambda model: float("inf") if analog_layers(model) else 1.0)
+    with pytest.raises(DataError, match=r"seconds = -1.0 is not allowed"):
+        run(ages=[-1.0])
     with pytest.raises(ChipError, match="fidelity"):
         run(fidelities=["perfect"])
+    with pytest.raises(StateError, match="restore_"):
+        run(convert_(small_model(), chip()))
     with pytest.raises(DataError, match="its numbers are the digital model's"):
         run(chip=load_chip("gpu-h100"))
 
