@@ -1,6 +1,15 @@
 """Reports: records become one self-contained HTML file. Torch-free; whatever a report says, a record said before."""
 
 from cimphony.report.page import render_report, write_report
-from cimphony.report.tables import Table, accuracy_table, breakdown_table, cost_table
+from cimphony.report.tables import Table, accuracy_table, breakdown_table, claims_table, cost_table, series
 
-__all__ = ["Table", "accuracy_table", "breakdown_table", "cost_table", "render_report", "write_report"]
+__all__ = [
+    "Table",
+    "accuracy_table",
+    "breakdown_table",
+    "claims_table",
+    "cost_table",
+    "render_report",
+    "series",
+    "write_report",
+]

@@ -78,9 +78,9 @@ def cost_table(results: dict[str, Any]) -> Table:
     """Energy, latency, throughput and area of every chip side by side; ratios to the last chip."""
     reports = results.get("reports", [])
     last = reports[-1] if len(reports) > 1 else None
-    columns = ("Chip", "Needed", "Energy", "Latency", "Throughput", "Area")
+    columns = ("Chip", "Energy", "Latency", "Throughput", "Area")
     if last:
-        columns = (*columns, f"Energy against {last['chip']}", f"Latency against {last['chip']}")
+        columns = (*columns, f"Energy vs\n{last['chip']}", f"Latency vs\n{last['chip']}")
     rows = tuple(_cost_row(report, last) for report in reports)
     return Table(f"Cost of one request{_request(reports)}", columns, rows, frozenset(range(1, len(columns))))
 
@@ -93,8 +93,7 @@ def _request(reports: Sequence[dict[str, Any]]) -> str:
 def _cost_row(report: dict[str, Any], last: dict[str, Any] | None) -> tuple[str, ...]:
     totals = report["totals"]
     row = (
-        str(report["chip"]),
-        str(report.get("chips", 1)),
+        _count(report) + str(report["chip"]),
         quantity(totals.get("energy"), "J"),
         quantity(totals.get("latency"), "s"),
         quantity(totals.get("throughput"), "/s"),
@@ -103,6 +102,10 @@ def _cost_row(report: dict[str, Any], last: dict[str, Any] | None) -> tuple[str,
     if last is None:
         return row
     return (*row, *(factor(totals.get(key), last["totals"].get(key)) for key in ("energy", "latency")))
+
+
+def _count(report: dict[str, Any]) -> str:
+    return f"{report['chips']} × " if report.get("chips", 1) > 1 else ""
 
 
 def breakdown_table(report: dict[str, Any], by: str, most: int = 40) -> Table:
@@ -123,15 +126,22 @@ def breakdown_table(report: dict[str, Any], by: str, most: int = 40) -> Table:
 
 def claims_table(results: dict[str, Any]) -> Table:
     """A paper's claims: what it says, what comes out here, the verdict."""
-    rows = tuple(
-        (
-            str(row["statement"]), str(row["where"]), f"{number(row['paper'])} {row['unit']}".strip(),
-            number(row["ours"]), number(row["ratio"]), str(row["verdict"]), str(row["status"]), row["note"] or MISSING,
-        )
-        for row in results.get("claims", [])
-    )  # fmt: skip
-    columns = ("Claim", "Where", "Paper", "Ours", "Ratio", "Verdict", "Status", "Note")
+    rows = tuple(_claim_row(row) for row in results.get("claims", []))
+    columns = ("Claim", "Where", "Paper", "Ours", "Ratio", "Verdict", "Note")
     return Table("Claims of the paper, measured here", columns, rows, frozenset((2, 3, 4)))
+
+
+def _claim_row(row: dict[str, Any]) -> tuple[str, ...]:
+    verdict, status = str(row["verdict"]), str(row["status"])
+    return (
+        str(row["statement"]),
+        str(row["where"]),
+        f"{number(row['paper'])} {row['unit']}".strip(),
+        number(row["ours"]),
+        number(row["ratio"]),
+        verdict if status == verdict else f"{verdict} ({status})",
+        row["note"] or MISSING,
+    )
 
 
 def mapping_table(caption: str, rows: Sequence[dict[str, Any]]) -> Table:

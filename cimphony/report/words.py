@@ -45,7 +45,11 @@ def against(value: float | None, digital: float | None, higher_is_better: bool) 
 
 def quantity(value: float | None, unit: str) -> str:
     """A quantity with an SI prefix; a dash where there is none."""
-    return MISSING if value is None or math.isnan(value) else format_quantity(value, unit)
+    if value is None or math.isnan(value):
+        return MISSING
+    if unit == "m2" and value >= 1e-3:
+        return f"{float(f'{1e6 * value:.3g}'):,.0f} mm²"
+    return format_quantity(value, unit)
 
 
 def factor(value: float | None, reference: float | None) -> str:

@@ -1,0 +1,221 @@
+"""Every command of `cimphony`. Torch is imported by the commands that need it, so that the others start at once."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cimphony.chip import Chip, chip_names, load_chip
+from cimphony.cli import runs
+from cimphony.cli.show import Commands, say, show
+from cimphony.record import Record, read_record, write_record
+from cimphony.report import Table, accuracy_table, claims_table, cost_table, series, write_report
+from cimphony.units import format_quantity, parse_seconds
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    epilog="Start with `cimphony demo`. Every command explains itself: `cimphony run --help`.",
+)
+chips_app = typer.Typer(
+    cls=Commands,
+    invoke_without_command=True,
+    rich_markup_mode="markdown",
+    epilog="Example: `cimphony chips show hyflexpim > mine.yaml`, edit, then `--chip mine.yaml`.",
+)
+app.add_typer(chips_app, name="chips")
+
+
+class Fidelity(StrEnum):
+    """How reads are simulated."""
+
+    exact = "exact"
+    effective = "effective"
+    both = "both"
+
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="a hub name, a local Hugging Face folder, or 'demo'", show_default=False)
+]
+ChipNames = Annotated[
+    list[str],
+    typer.Option(
+        "--chip", metavar="NAME|PATH", help="a preset or a YAML file; repeat it to compare", show_default=False
+    ),
+]
+
+
+def main() -> None:
+    """Entry point of the `cimphony` command."""
+    app()
+
+
+@app.callback()
+def cimphony() -> None:
+    """Run PyTorch and Hugging Face models on simulated analog compute-in-memory chips.
+
+    From one chip description: does the model still work, and what does it cost?
+    """
+
+
+@app.command(epilog="Example: `cimphony demo --seeds 10`")
+def demo(
+    seeds: Annotated[int, typer.Option(min=1, help="chips to make of each kind")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=2, help="bytes of text to measure on")] = 8192,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where records and report go")] = Path("runs/demo"),
+) -> None:
+    """Show the whole way on the embedded model: two chips, fresh and after a day, beside a GPU. About a minute or two.
+
+    Measures the perplexity of a small byte-level GPT digitally and on simulated hyflexpim and pcm-256 chips, with
+    every converter read simulated (exact) and with noisy weights only (effective); estimates the cost of a request;
+    writes records and one HTML report.
+    """
+    chips = [load_chip(name) for name in ("hyflexpim", "pcm-256")]
+    runs.forget_finished(out)
+    say(f"Measuring digitally and on {seeds} + {seeds} simulated chips, fresh and after a day ...")
+    records = runs.evaluate(
+        "demo", chips, "demo", out,
+        seeds=seeds, ages=(0.0, 86_400.0), fidelities=("exact", "effective"), max_tokens=max_tokens,
+    )  # fmt: skip
+    cost_record = runs.cost("demo", [*chips, load_chip("gpu-h100")], prompt=128, new_tokens=128, batch=1)
+    write_record(cost_record, out / "cost.json")
+    _finish([*records, cost_record], out / "report.html", "A small GPT on two analog chips")
+
+
+@app.command(
+    epilog="Examples: `cimphony run demo --chip pcm-256 --age 1d --seeds 5`; "
+    "`cimphony run ./my-llama --chip mine.yaml --data notes.txt --exclude lm_head`"
+)
+def run(
+    model: ModelName,
+    chip: ChipNames,
+    data: Annotated[
+        str, typer.Option(help="a .txt or .jsonl file (also .gz), a hub dataset name:config:split, or 'demo'")
+    ] = "demo",
+    seeds: Annotated[int, typer.Option(min=1, help="chips to make of each kind: one draw of noise each")] = 3,
+    fidelity: Annotated[
+        Fidelity | None,
+        typer.Option(help="exact: every read converted; effective: noisy weights only. Default: the chip's own"),
+    ] = None,
+    age: Annotated[
+        list[str] | None,
+        typer.Option(help="also measure this long after programming: 20s, 5min, 2h, 1d, 1w, 1y; repeat it for more"),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="layers that stay digital; * is a wildcard; repeatable")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=2, help="measure on this many tokens of the text")] = 8192,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="where records and report go; default runs/MODEL")
+    ] = None,
+) -> None:
+    """Does the model still work? Perplexity, digital and on simulated chips, mean and spread over chip seeds.
+
+    Records are written after every point. The same command goes on where an interrupted one stopped, and a larger
+    --seeds or another --age adds to what is there.
+    """
+    chips = _chips(chip)
+    ages = sorted({0.0, *(parse_seconds(one) for one in age or ())})
+    fidelities = {None: [None], Fidelity.both: ["exact", "effective"]}.get(fidelity) or [str(fidelity)]
+    folder = out or Path("runs") / (Path(model).name or "model")
+    records = runs.evaluate(
+        model, chips, data, folder,
+        seeds=seeds, ages=ages, fidelities=fidelities, exclude=exclude or (), max_tokens=max_tokens,
+    )  # fmt: skip
+    _finish(records, folder / "report.html", None)
+
+
+@app.command(
+    epilog="Examples: `cimphony cost demo --chip hyflexpim --chip gpu-h100`; "
+    "`cimphony cost llama-3-70b --chip hyflexpim --prompt 1024 --new-tokens 128 --json`"
+)
+def cost(
+    model: ModelName,
+    chip: ChipNames,
+    prompt: Annotated[int, typer.Option(min=1, help="tokens of the prompt")] = 128,
+    new_tokens: Annotated[int, typer.Option(min=0, help="tokens generated after it")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="requests served together")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="also write a record, for 'cimphony report'")] = None,
+) -> None:
+    """What does it cost? Energy, latency, throughput and area of one request, side by side. Nothing runs.
+
+    Only shapes are needed, so models of any size work; the last chip is the one that the others are compared to.
+    """
+    record = runs.cost(model, _chips(chip), prompt=prompt, new_tokens=new_tokens, batch=batch)
+    if out:
+        write_record(record, out)
+    if as_json:
+        typer.echo(json.dumps({key: record.results[key] for key in ("model", "reports")}, indent=1))
+    else:
+        show(cost_table(record.results))
+
+
+@chips_app.callback()
+def chips(context: typer.Context) -> None:
+    """List the chips that come with the library; show one; print the schema of a chip file."""
+    if context.invoked_subcommand is None:
+        rows = tuple((name, _node(load_chip(name)), load_chip(name).source) for name in chip_names())
+        show(Table("Chips", ("Name", "Node", "Source"), rows, frozenset((1,))), one_line=True)
+
+
+@chips_app.command("show", epilog="Example: `cimphony chips show pcm-256`")
+def chips_show(
+    name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="a preset or a YAML file", show_default=False)],
+) -> None:
+    """The whole description of a chip as YAML, ready to be edited."""
+    typer.echo(load_chip(name).to_yaml(), nl=False)
+
+
+@chips_app.command("schema", epilog="Example: `cimphony chips schema > chip.schema.json`")
+def chips_schema() -> None:
+    """The JSON schema of a chip file, from which editors complete and check."""
+    typer.echo(json.dumps(Chip.model_json_schema(), indent=1))
+
+
+@app.command(epilog="Example: `cimphony report runs/demo/*.json -o demo.html`")
+def report(
+    records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="JSON files that runs wrote")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = Path(
+        "report.html"
+    ),
+    title: Annotated[str | None, typer.Option(help="heading of the report")] = None,
+) -> None:
+    """One self-contained HTML report of any records: works offline, on a phone and on paper."""
+    say(f"Report: {write_report([read_record(path) for path in records], out, title=title)}")
+
+
+@app.command(epilog="Example: `cimphony reproduce hyflexpim`")
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="name of a paper, for example hyflexpim", show_default=False)],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="also write a record, for 'cimphony report'")] = None,
+) -> None:
+    """A paper's claims beside what comes out here, with a verdict each."""
+    from cimphony import papers
+
+    record = papers.reproduce(paper)
+    if out:
+        write_record(record, out)
+    show(claims_table(record.results))
+
+
+def _chips(names: list[str]) -> list[Chip]:
+    return [load_chip(name) for name in names]
+
+
+def _node(chip: Chip) -> str:
+    return format_quantity(chip.node, "m", 2)
+
+
+def _finish(records: list[Record], path: Path, title: str | None) -> None:
+    for together in series(record for record in records if record.kind == "evaluation"):
+        show(accuracy_table(together))
+    for record in records:
+        if record.kind == "cost":
+            show(cost_table(record.results))
+    say(f"Report: {write_report(records, path, title=title)}")

@@ -1,0 +1,99 @@
+"""The steps of `demo`, `run` and `cost`: load, evaluate or estimate on every chip, write records."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from cimphony.chip import Chip
+from cimphony.cli.show import keeping
+from cimphony.errors import DataError
+from cimphony.record import Record, new_record, read_record
+
+CALIBRATION = 1024  # tokens, from the end of the text
+
+
+def evaluate(
+    model_name: str,
+    chips: Sequence[Chip],
+    data: str,
+    folder: Path,
+    *,
+    seeds: int,
+    ages: Sequence[float],
+    fidelities: Sequence[str | None],
+    exclude: Sequence[str] = (),
+    max_tokens: int,
+) -> list[Record]:
+    """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`."""
+    from cimphony.evaluate import evaluate_chips, load_model, load_text, perplexity, token_name
+
+    paths = _record_paths(chips, folder)
+    model, tokenizer = load_model(model_name)
+    if not model.can_generate():
+        raise DataError(
+            f"run measures the perplexity of language models that generate; {model_name} is a {type(model).__name__}. "
+            "Measure it from Python: cimphony.evaluate_chips takes any metric"
+        )
+    tokens = load_text(data, tokenizer)
+    window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
+    with keeping(folder):
+        return [
+            evaluate_chips(
+                model,
+                partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens),
+                chip,
+                seeds=range(seeds),
+                ages=ages,
+                fidelities=fidelities,
+                calibration=_last_windows(tokens, window),
+                exclude=exclude,
+                metric_name=f"perplexity per {token_name(tokenizer)}",
+                settings={"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
+                | {"calibration": f"the last {CALIBRATION} tokens of the text"},
+                record_path=path,
+            )
+            for chip, path in zip(chips, paths, strict=True)
+        ]
+
+
+def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int, batch: int) -> Record:
+    """What one request costs on every chip, as a record."""
+    from cimphony.cost import estimate
+    from cimphony.nn.trace import trace
+
+    began = perf_counter()
+    work = trace(model_name, prompt=prompt, new_tokens=new_tokens, batch=batch)
+    reports = [estimate(work, chip).to_dict() for chip in chips]
+    record = new_record(
+        "cost",
+        f"Cost of {work.model}",
+        settings={"name": model_name, "prompt": work.prompt, "new_tokens": new_tokens, "batch": batch},
+        results={"model": work.model, "reports": reports, "chips": [chip.model_dump(mode="json") for chip in chips]},
+    )
+    return record.model_copy(update={"duration": perf_counter() - began})
+
+
+def forget_finished(folder: Path) -> None:
+    """Remove the records of runs that ended, so that they are measured anew; interrupted ones go on."""
+    for path in folder.glob("*.json"):
+        if read_record(path).complete:
+            path.unlink()
+
+
+def _record_paths(chips: Sequence[Chip], folder: Path) -> list[Path]:
+    names = [re.sub(r"[^\w.-]+", "-", chip.name) for chip in chips]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"two chips are named {name!r}: their records would be one file; give each a name of its own"
+            )
+    return [folder / f"{name}.json" for name in names]
+
+
+def _last_windows(tokens: Any, window: int) -> Any:
+    """The end of the text as a batch [window, token]: ranges are learnt there."""
+    count = max(1, min(CALIBRATION, len(tokens)) // window)
+    return tokens[-count * window :].view(count, window)
