@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cimphony.chip import Chip, CrossbarUnit, GpuUnit, Link, NorPimUnit, SpecialFunctionUnit, Unit
+from cimphony.chip import Chip, CrossbarUnit, GpuUnit, Link, NorPimUnit
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
 from cimphony.cost.schedule import BlockTimes, share_rate, spread, static_times
@@ -10,10 +10,8 @@ from cimphony.cost.work import (
     ACCUMULATOR_BYTES,
     Job,
     activation_bytes,
+    job_on,
     on_crossbar,
-    on_nor_pim,
-    on_roofline,
-    on_special_function,
     unit_instances,
 )
 from cimphony.mapping import BlockPlacement, Placement, place
@@ -103,10 +101,10 @@ class _Estimate:
     def _other(self, placed: BlockPlacement, operation: Operation, times: BlockTimes) -> None:
         name = self.chip.policy.get(operation.kind)
         unit = self.chip.units[name] if name else None
-        if name is None or unit is None or isinstance(unit, CrossbarUnit):
+        job = None if unit is None else job_on(unit, operation)
+        if name is None or unit is None or job is None:
             self._stays_digital(placed.block, operation)
             return
-        job = self._job(unit, operation)
         all_instances = unit_instances(unit) * self.placement.chips
         if isinstance(unit, GpuUnit):
             self.shared[name] = self.shared.get(name, 0.0) + job.seconds * placed.repetitions / all_instances
@@ -127,7 +125,7 @@ class _Estimate:
         """Partial sums between the units that share one copy of a block, and its result to the next block."""
         numbers = last.m * last.n * last.groups * last.repeat
         together = self.placement.levels(placed)
-        if together > 1:
+        if together > 1 and len(placed.layers) > 1:  # a single matrix is split by columns: no partial sums
             within = together * self.placement.per_level <= self.placement.capacity
             link = ("bus" if "bus" in self.chip.links else "pu") if within else "chip"
             self._transfer(link, placed, last, numbers * ACCUMULATOR_BYTES * (together - 1), times)
@@ -159,23 +157,14 @@ class _Estimate:
     def _sequential(self, block: Block) -> None:
         for operation in block.operations:
             name = self.chip.policy.get(operation.kind)
-            if name is None:
+            unit = self.chip.units[name] if name else None
+            job = None if unit is None else job_on(unit, operation)
+            if name is None or unit is None or job is None:
                 self._stays_digital(block, operation)
-                continue
-            unit = self.chip.units[name]
-            job = self._job(unit, operation)
-            assert not isinstance(unit, CrossbarUnit)
-            self._enter(name, block, operation, job, job.seconds / unit_instances(unit))
+            else:
+                self._enter(name, block, operation, job, job.seconds / unit_instances(unit))
 
     # entries
-
-    def _job(self, unit: Unit, operation: Operation) -> Job:
-        if isinstance(unit, NorPimUnit):
-            return on_nor_pim(unit, operation)
-        if isinstance(unit, SpecialFunctionUnit):
-            return on_special_function(unit, operation)
-        assert isinstance(unit, GpuUnit)
-        return on_roofline(unit, operation)
 
     def _enter(self, name: str, block: Block, operation: Operation, job: Job, latency: float) -> None:
         layers, repeats = block.layers(operation), len(block.names)
@@ -208,7 +197,7 @@ class _Estimate:
             what = "multiply-adds" if kind.endswith("matmul") else "elements"
             said.append(
                 f"{kind} stays digital, not costed: {number:.0f} operations, {format_count(size)} {what} a request; "
-                "the chip has no unit for it"
+                + _why(self.chip, kind)
             )
         return said + _schedule_assumptions(self)
 
@@ -242,6 +231,11 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
             f"attention scores exceed the memory of a block: computed in {run.tiles:.3g} tiles, no extra cost counted"
         )
     return said
+
+
+def _why(chip: Chip, kind: str) -> str:
+    name = next((unit for operation, unit in chip.policy.items() if operation == kind), None)
+    return f"no cost model for units.{name}" if name else "the chip has no unit for it"
 
 
 def _copies(run: _Estimate) -> str:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from cimphony.chip import CrossbarUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit
+from cimphony.chip import CrossbarUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
 from cimphony.chip.pricing import instances
 from cimphony.mapping import LayerPlacement, input_places, weight_slices
 from cimphony.workload import Operation
@@ -95,8 +95,17 @@ def _traffic(operation: Operation) -> float:
     return 0.0
 
 
-def unit_instances(unit: NorPimUnit | SpecialFunctionUnit | GpuUnit) -> int:
-    """Instances of a digital unit on one chip: modules where it has them."""
+def job_on(unit: Unit, operation: Operation) -> Job | None:
+    """An operation on any unit but a crossbar; None where there is no cost model for that kind of unit."""
+    if isinstance(unit, NorPimUnit):
+        return on_nor_pim(unit, operation)
+    if isinstance(unit, SpecialFunctionUnit):
+        return on_special_function(unit, operation)
+    return on_roofline(unit, operation) if isinstance(unit, GpuUnit) else None
+
+
+def unit_instances(unit: Unit) -> int:
+    """Instances of a unit on one chip: modules where it has them."""
     if isinstance(unit, GpuUnit):
         return 1
     return instances(unit.count, "module") if "module" in unit.count else math.prod(unit.count.values())

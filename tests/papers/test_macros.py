@@ -1,0 +1,56 @@
+"""Published macros: fitted points are met, held-out ones predicted, and nothing is both."""
+
+import pytest
+
+from cimphony.chip import load_chip
+from cimphony.papers.macros import at_voltage, record, summary, validate
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return validate()
+
+
+def test_five_macros_have_fitted_and_held_out_points(rows):
+    roles: dict[str, set[str]] = {}
+    for row in rows:
+        roles.setdefault(row["macro"], set()).add(row["role"])
+        assert row["fitted"]
+        assert row["missing"]
+    assert len(roles) == 5
+    assert all({"fitted", "held out"} <= found for found in roles.values())
+
+
+def test_fitted_points_are_met(rows):
+    for row in rows:
+        if row["role"] == "fitted":
+            assert abs(row["error"]) < 0.005, row
+
+
+def test_held_out_points_within_15_percent_on_average(rows):
+    found = summary(rows)
+    assert found["tops_per_watt"]["mean"] < 0.15
+    assert found["tops"]["mean"] < 0.15
+    assert found["tops_per_mm2"]["mean"] < 0.15
+    assert found["tops_per_watt"]["points"] >= 15
+
+
+def test_what_is_not_modelled_is_shown(rows):
+    assert {row["macro"] for row in rows if row["role"] == "not modelled"} == {"macro-jia-65nm", "macro-wan-130nm"}
+    assert summary(rows)["tops"]["mean_with_not_modelled"] > summary(rows)["tops"]["mean"]
+
+
+def test_a_higher_supply_is_faster_and_costs_more():
+    chip = load_chip("macro-wang-22nm")
+    more = at_voltage(chip, 1.1)
+    assert more.units["analog"].cycle < chip.units["analog"].cycle
+    ratio = more.units["analog"].components["adc"].energy["mac"] / chip.units["analog"].components["adc"].energy["mac"]
+    assert ratio == pytest.approx(1.21)
+    back = at_voltage(more, 1.0)
+    assert back.units["analog"].cycle == pytest.approx(chip.units["analog"].cycle)
+
+
+def test_the_record_keeps_rows_and_laws():
+    found = record()
+    assert len(found.results["rows"]) > 40
+    assert any("square of the supply" in line for line in found.assumptions)
