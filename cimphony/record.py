@@ -28,7 +28,9 @@ class Record(BaseModel):
     duration: float = Field(0.0, description="seconds")
     settings: dict[str, Any] = Field({}, description="everything needed to run it again")
     chip: dict[str, Any] | None = Field(None, description="the whole chip description")
-    layers: list[dict[str, Any]] = Field([], description="what was applied, layer by layer; what stayed digital and why")
+    layers: list[dict[str, Any]] = Field(
+        [], description="what was applied, layer by layer; what stayed digital and why"
+    )
     results: dict[str, Any] = {}
     assumptions: list[str] = []
     complete: bool = Field(True, description="false: the run was interrupted; what is here is finished work")

@@ -30,7 +30,9 @@ class GaussianDevice(Part):
 
     kind: Literal["gaussian"] = "gaussian"
     multiplicative: NonNegative = Field(0.0, description="sd of the programming error, relative to the level")
-    additive: NonNegative = Field(0.0, description="sd of the programming error, as a fraction of the conductance range")
+    additive: NonNegative = Field(
+        0.0, description="sd of the programming error, as a fraction of the conductance range"
+    )
     read: NonNegative = Field(0.0, description="sd of the read noise of a cell, as a fraction of the conductance range")
     stuck: Stuck | None = Field(None, description="stuck cells; none: every cell can be programmed")
 

@@ -55,7 +55,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
         raise ChipError(
             f"{name}: a chip file is a mapping of fields, not {type(data).__name__}; start with 'name: ...'"
         )
-    return data
+    return cast(dict[str, Any], data)
 
 
 def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -21,9 +21,10 @@ class Part(BaseModel):
 
 def _for_every_mode(value: object) -> object:
     """A plain value means the same for SLC and MLC cells."""
-    if isinstance(value, dict) and set(cast(dict[str, Any], value)) <= set(MODES):
-        return cast(dict[str, Any], value)
-    return {mode: value for mode in MODES}
+    plain: Any = value
+    if isinstance(plain, dict) and set(cast(dict[str, Any], plain)) <= set(MODES):
+        return cast(dict[str, Any], plain)
+    return dict.fromkeys(MODES, cast(Any, value))
 
 
 PER_MODE = BeforeValidator(_for_every_mode)
