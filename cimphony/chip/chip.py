@@ -8,16 +8,20 @@ from pydantic import Field, ValidationError, model_validator
 
 from cimphony.chip.crossbar import CrossbarUnit
 from cimphony.chip.explain import explain
+from cimphony.chip.gain_cell import GainCellAttentionUnit
 from cimphony.chip.part import Part, Positive
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.errors import ChipError
 
-Unit = Annotated[CrossbarUnit | NorPimUnit | SpecialFunctionUnit | GpuUnit, Field(discriminator="kind")]
+Unit = Annotated[
+    CrossbarUnit | NorPimUnit | GainCellAttentionUnit | SpecialFunctionUnit | GpuUnit, Field(discriminator="kind")
+]
 OperationKind = Literal["static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"]
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
-    "dynamic_matmul": ("nor_pim", "gpu"),
-    **dict.fromkeys(("softmax", "activation", "norm", "elementwise", "embedding"), ("special_function", "gpu")),
+    "dynamic_matmul": ("nor_pim", "gain_cell_attention", "gpu"),
+    "softmax": ("special_function", "gain_cell_attention", "gpu"),
+    **dict.fromkeys(("activation", "norm", "elementwise", "embedding"), ("special_function", "gpu")),
 }
 
 
@@ -46,6 +50,17 @@ class Chip(Part):
                     f"policy.{operation} = {name!r}: a {kind} unit cannot run {operation}; "
                     f"choose a unit of kind {' or '.join(_RUNS[operation])}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _gain_cells_run_both(self) -> Self:
+        names = self.policy.get("dynamic_matmul"), self.policy.get("softmax")
+        whole = [name for name in names if name and self.units[name].kind == "gain_cell_attention"]
+        if whole and names[0] != names[1]:
+            raise ValueError(
+                f"policy: {whole[0]!r} is a gain_cell_attention unit, which runs dynamic_matmul and softmax in one go; "
+                f"give it both, or neither"
+            )
         return self
 
     def unit_for(self, operation: OperationKind) -> Unit | None:

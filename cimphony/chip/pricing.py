@@ -21,6 +21,13 @@ NOR_ACTIONS = {
     "mac": "one multiply-add",
     "write": "one byte of an operand written into the memory",
 }
+GAIN_CELL_ACTIONS = {
+    "key_cell": "one cell of a key array taking part in a token",
+    "value_cell": "one cell of a value array taking part in a token",
+    "write": "one voltage written into a cell",
+    "tile": "one sub-tile of one head serving one token",
+    "token": "one token of one head",
+}
 SPECIAL_ACTIONS = {"element": "one number worked on"}
 ROOFLINE_ACTIONS = {
     "mac": "one multiply-add of any product",
