@@ -10,6 +10,7 @@ from torch import nn
 from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
+from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, analog_class
 from cimphony.nn.tiles import Tiles
 
@@ -24,28 +25,37 @@ def convert_(
     exclude: Sequence[str] = (),
     chips: int | None = None,
 ) -> nn.Module:
-    """Put the static layers of a model on the chip's crossbars, in place.
+    """Put the static layers of a model on the chip's crossbars and its attention on a unit for it, in place.
+
+    The chip's policy decides: `static_matmul` on a crossbar, `dynamic_matmul` on a unit that computes attention.
 
     Args:
         include, exclude: wildcards on module names, for example `exclude=["lm_head", "*.head"]`.
         chips: how many chips there are; None takes as many as the model needs.
 
-    Returns the same model. Raises StateError where it is converted already, DataError where no layer matches,
-    CapacityError where it does not fit.
+    Returns the same model. Raises StateError where it is converted already, DataError where no layer matches or the
+    attention cannot be replaced, CapacityError where it does not fit.
     """
     if isinstance(include, str) or isinstance(exclude, str):
         raise DataError("include and exclude are lists of wildcards, for example exclude=['lm_head']")
-    if analog_layers(model):
+    if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
     name = chip.policy.get("static_matmul", "")
     unit = chip.unit_for("static_matmul")
-    if not isinstance(unit, CrossbarUnit):
+    chosen: dict[str, nn.Module] = {}
+    digital: dict[str, str] = {}
+    if isinstance(unit, CrossbarUnit):
+        chosen, digital = _choose(model, include, exclude)
+        _check_capacity(chosen, chip, unit, chips)
+    elif not has_numbers(chip):
         raise DataError(
             f"chip {chip.name!r} runs static_matmul on {name or 'no unit'}, not on a crossbar: its numbers are the "
             "digital model's. Use it with cim.estimate, or choose another chip"
         )
-    chosen, digital = _choose(model, include, exclude)
-    _check_capacity(chosen, chip, unit, chips)
+    else:
+        digital = {path: "the chip has no crossbar" for path, module in model.named_modules() if analog_class(module)}
+    if has_numbers(chip):
+        attach(model, chip)
     for path, module in chosen.items():
         _swap(module, path, chip, name)
     model.__dict__[_DIGITAL_KEY] = digital
@@ -133,12 +143,16 @@ def analog_layers(model: nn.Module) -> dict[str, AnalogLayer]:
     return {name: module for name, module in model.named_modules() if isinstance(module, AnalogLayer)}
 
 
+def is_converted(model: nn.Module) -> bool:
+    """Whether any layer or attention of the model is on a chip."""
+    return bool(analog_layers(model) or attention_layers(model))
+
+
 def converted_layers(model: nn.Module, verb: str) -> dict[str, AnalogLayer]:
-    """The converted layers; StateError where there is none."""
-    layers = analog_layers(model)
-    if not layers:
+    """The converted layers, none where only attention is converted; StateError where nothing is."""
+    if not is_converted(model):
         raise StateError(f"{verb}: the model is not converted; cim.convert_(model, chip) comes first")
-    return layers
+    return analog_layers(model)
 
 
 @contextmanager
@@ -171,11 +185,16 @@ def program_(model: nn.Module, *, seed: int = 0) -> nn.Module:
         raise DataError(f"seed = {seed!r} is not allowed: it must be an integer from 0 to 2^63 - 1")
     for layer in converted_layers(model, "program_").values():
         layer.program(seed=seed)
+    for attention in attention_layers(model).values():
+        attention.program(seed)
     return model
 
 
 def age_(model: nn.Module, *, seconds: float) -> nn.Module:
-    """Set the age of the programmed chip: the time since programming, not since the last call [s]."""
+    """Set the age of the programmed chip: the time since programming, not since the last call [s].
+
+    Stored weights age. Attention writes its operands anew for every text: their leakage is in the unit's own fields.
+    """
     if not seconds >= 0 or seconds == float("inf"):
         raise DataError(f"seconds = {seconds!r} is not allowed: an age is a finite number of seconds, 0 or more")
     for name, layer in converted_layers(model, "age_").items():
@@ -188,11 +207,13 @@ def age_(model: nn.Module, *, seconds: float) -> nn.Module:
 
 
 def restore_(model: nn.Module) -> nn.Module:
-    """Make the model digital again, bit for bit: the layers get their own classes and lose their tiles."""
+    """Make the model digital again, bit for bit: layers get their own classes, attention its own implementation."""
     for layer in converted_layers(model, "restore_").values():
         digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
         del layer.tiles, layer._written
         layer.__class__ = digital
+    if attention_layers(model):
+        detach(model)
     model.__dict__.pop(_DIGITAL_KEY, None)
     return model
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from cimphony.chip import MODES, Chip, Mode, load_chip
 from cimphony.errors import DataError, StateError
-from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, program_
+from cimphony.nn.attention import NAME, attention_layers
+from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, is_converted, program_
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.programmed import Assignment, Axis
 
@@ -26,6 +27,7 @@ CHIP_FILE, STATE_FILE, WEIGHTS_FILE, RANGES_FILE = (
     "model.safetensors",
     "ranges.safetensors",
 )
+ATTENTION_FILE = "attention.safetensors"  # scalers of attention on a chip
 
 
 def save(model: nn.Module, folder: str | Path) -> Path:
@@ -34,15 +36,19 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     Layout: `chip.yaml`, `cimphony.json` (layers, seed, age), `ranges.safetensors` (calibration), and the digital
     weights as `save_pretrained` writes them, else `model.safetensors`.
     """
-    layers = converted_layers(model, "save")
+    layers, attention = converted_layers(model, "save"), attention_layers(model)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     if hasattr(model, "save_pretrained"):
-        model.save_pretrained(place)  # type: ignore[operator]
+        digital = {name: value for name, value in model.state_dict().items() if not _is_scaler(name)}
+        model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
     else:
         save_file(_unshared(model.state_dict()), place / WEIGHTS_FILE)
-    first = next(iter(layers.values()))
-    _write(place / CHIP_FILE, first.tiles[0].chip.to_yaml())
+    chip = next(layer.tiles[0].chip for layer in layers.values()) if layers else next(iter(attention.values())).chip
+    _write(place / CHIP_FILE, chip.to_yaml())
+    if attention:
+        scalers = {name: value for name, value in model.state_dict().items() if _is_scaler(name)}
+        save_file(_unshared(scalers), place / ATTENTION_FILE)
     save_file(_ranges(layers), place / RANGES_FILE)
     _write(place / STATE_FILE, json.dumps(_state(model, layers), indent=1) + "\n")
     return place
@@ -55,7 +61,7 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
     model do not belong together.
     """
     place = Path(folder)
-    if analog_layers(model):
+    if is_converted(model):
         raise StateError("load_ takes a digital model: cim.restore_(model) first")
     chip, state = load_saved_chip(place), _read_state(place)
     if not hasattr(model, "save_pretrained"):
@@ -67,6 +73,8 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
         )
     _check_fingerprints(model, state["layers"], place)
     convert_(model, chip, include=list(state["layers"]))
+    if attention_layers(model):
+        model.load_state_dict(load_file(place / ATTENTION_FILE), strict=False)
     layers = analog_layers(model)
     model.__dict__["_cimphony_digital"] = state["digital"]
     for layer in layers.values():
@@ -86,12 +94,13 @@ def load_saved_chip(folder: Path) -> Chip:
 
 
 def _state(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, Any]:
-    programmed = next(iter(layers.values())).tiles[0].programmed
+    programmed = next(iter(layers.values())).tiles[0].programmed if layers else None
+    seeds = [attention.seed for attention in attention_layers(model).values()]
     return {
         "version": 1,
         "layers": {name: _fingerprint(layer) for name, layer in layers.items()},
         "digital": digital_layers(model),
-        "seed": programmed.seed if programmed else None,
+        "seed": programmed.seed if programmed else None if layers else seeds[0],
         "age": programmed.seconds if programmed else None,
     }
 
@@ -177,6 +186,10 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(saved, strict=False)  # tied weights are saved once
     if hasattr(model, "tie_weights"):
         model.tie_weights()  # type: ignore[operator]
+
+
+def _is_scaler(name: str) -> bool:
+    return f".{NAME}." in name
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from cimphony.nn.attention import attention_layers
 from cimphony.nn.convert import analog_layers, digital_layers, matrix_shape
 from cimphony.nn.tiles import Tiles
 from cimphony.units import format_count
@@ -38,26 +39,31 @@ class Summary:
 def summary(model: nn.Module) -> Summary:
     """What the chip does to this model: unit, device, slices, converters and ranges, fidelity, kernel, by layer."""
     rows = summary_rows(model)
-    layers = analog_layers(model)
-    chip = next(iter(layers.values())).tiles[0].chip.name if layers else "digital"
-    return Summary(f"{type(model).__name__} on {chip}: {len(layers)} analog layers", rows)
+    layers, attention = analog_layers(model), attention_layers(model)
+    chips = [layer.tiles[0].chip.name for layer in layers.values()] + [one.chip.name for one in attention.values()]
+    also = f", {len(attention)} layers of attention" if attention else ""
+    return Summary(
+        f"{type(model).__name__} on {chips[0] if chips else 'digital'}: {len(layers)} analog layers{also}", rows
+    )
 
 
 def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
     """One dictionary for each layer with weights: what is applied, or why it stays digital."""
     rows: list[dict[str, Any]] = []
     digital = digital_layers(model)
-    layers = analog_layers(model)
+    layers, attention = analog_layers(model), attention_layers(model)
     for name, module in model.named_modules():
         if name in layers:
             rows.append(_analog_row(name, module, layers[name].tiles))
         elif name in digital:
             rows.append({"layer": name, "runs_on": "digital", "why": digital[name]})
+        elif name in attention:
+            rows.append({"layer": name, "runs_on": attention[name].unit_name, **attention[name].describe()})
         elif not layers and isinstance(module, (nn.Linear, nn.Conv2d)):
             rows.append({"layer": name, "runs_on": "digital", "why": "not converted"})
         elif isinstance(module, nn.Embedding):
             rows.append({"layer": name, "runs_on": "digital", "why": "a table look-up, exact"})
-    if layers:
+    if layers or attention:
         rows.append(
             {"layer": "everything else", "runs_on": "digital", "why": "computed exactly in the model's own precision"}
         )
@@ -83,6 +89,8 @@ def _analog_row(name: str, module: nn.Module, tiles: list[Tiles]) -> dict[str, A
 def _cells_of(row: dict[str, Any]) -> list[str]:
     if row["runs_on"] == "digital":
         return [row["layer"], "", f"digital: {row['why']}", *[""] * 6]
+    if "attention" in row:
+        return [row["layer"], *row["attention"]]
     parts = row.get("parts", [])
     coding = row["input"]
     limit = "" if coding["range"] == "token" or row["input_range"] is None else f" ±{row['input_range']:.3g}"

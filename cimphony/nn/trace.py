@@ -14,7 +14,7 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from cimphony.errors import CimphonyError, DataError
 from cimphony.nn.architectures import load_config, model_class
-from cimphony.nn.convert import analog_layers, restore_
+from cimphony.nn.convert import is_converted, restore_
 from cimphony.nn.recorder import Recorder, live
 from cimphony.workload import Operation, Phase, Workload
 
@@ -254,7 +254,7 @@ def _on_meta(model: Any) -> nn.Module:
     else:
         with _WithoutData():
             shapes = copy.deepcopy(getattr(model, "_orig_mod", model))
-        if analog_layers(shapes):
+        if is_converted(shapes):
             restore_(shapes)
     if isinstance(shapes, PreTrainedModel) and shapes._can_set_attn_implementation():
         shapes.set_attn_implementation(_ATTENTION)
