@@ -46,6 +46,7 @@ NOISE: dict[str, dict[str, Any]] = {
 DAY = 86_400.0
 _RANKED: tuple[Selection, ...] = ("gradient", "singular_value", "magnitude")
 _WAYS: dict[str, tuple[Selection, ...]] = {"dense": ("magnitude",), "svd": _RANKED, "svd, fine-tuned": _RANKED}
+_STATISTICS = 40  # batches that gradient statistics without fine-tuning are taken over
 _DIGITAL = ("classifier", "*pooler*")  # the head stays digital, as in the released simulation
 RATES = (0.0, 0.05, 0.1, 0.3, 0.5, 1.0)
 
@@ -131,7 +132,7 @@ class Study:
         method = GradientRedistribution(self.redistribution_epochs, lr=self.lr / 5 if tuned else 1e-30)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            method.fit(model, self.loader(100), progress=False)
+            method.fit(model, self.loader(100)[: None if tuned else _STATISTICS], progress=False)
         _keep(model, path)
         return model.eval()
 
