@@ -21,7 +21,7 @@ class Slice:
 
     place: int  # place value of the digit
     bits: int  # bits of the digit
-    offset: int = 0  # added to the digit so that no level is negative
+    offset: float = 0  # added to the digit so that no level is negative
     pair: bool = False  # signed digits held in two cells, subtracted in the analog domain
     polarity: int = 0  # differential: +1 positive cell, -1 negative cell; 0 otherwise
 
@@ -44,6 +44,8 @@ def weight_slices(encoding: Encoding, cell_bits: int) -> tuple[Slice, ...]:
 
 @cache
 def _slices(weights: str, word_bits: int, subtract: str, cell_bits: int) -> tuple[Slice, ...]:
+    if weights == "binary":
+        return (Slice(2, 1, offset=0.5),)  # digits -1/2 and +1/2, levels 0 and 1
     magnitude = weights == "differential"
     bits = word_bits - 1 if magnitude else word_bits
     places = range(0, bits, cell_bits)
@@ -65,6 +67,8 @@ def _slices(weights: str, word_bits: int, subtract: str, cell_bits: int) -> tupl
 def input_places(coding: InputCoding) -> tuple[int, ...]:
     """Place values of the input slices, lowest first: one array read each."""
     assert coding.bits is not None
+    if not coding.signed:
+        return tuple(1 << bit for bit in range(coding.bits))
     return _places(coding.coding, coding.bits, coding.slice_bits)
 
 
@@ -100,26 +104,33 @@ def mode_columns(unit: CrossbarUnit, outputs: int) -> dict[Mode, int]:
 
 
 @dataclass(frozen=True)
-class LayerPlacement:
-    """Where one copy of the weights of one static layer sits."""
+class Region:
+    """A rectangle of weights on arrays of its own."""
 
-    layer: str
     rows: int  # inputs
     outputs: dict[Mode, int]  # output columns by cell mode
     row_blocks: int
     column_blocks: int
     cell_columns: int  # columns of cells, all modes
+
+
+@dataclass(frozen=True)
+class LayerPlacement:
+    """Where one copy of the weights of one static layer sits."""
+
+    layer: str
+    regions: tuple[Region, ...]
     groups: int = 1
 
     @property
     def arrays(self) -> int:
         """Whole arrays taken."""
-        return self.row_blocks * self.column_blocks * self.groups
+        return sum(region.row_blocks * region.column_blocks for region in self.regions) * self.groups
 
     @property
     def cells(self) -> int:
         """Cells that hold weights."""
-        return self.rows * self.cell_columns * self.groups
+        return sum(region.rows * region.cell_columns for region in self.regions) * self.groups
 
 
 @dataclass(frozen=True)
@@ -185,12 +196,25 @@ class Placement:
         return max(1, math.ceil(block.arrays / self.per_level)) if self.per_level else 1
 
 
-def place_layer(unit: CrossbarUnit, layer: str, rows: int, outputs: int, groups: int = 1) -> LayerPlacement:
-    """Arrays for one weight matrix [rows, outputs]; both modes share arrays, slices of an output sit side by side."""
-    columns = mode_columns(unit, outputs)
-    cell_columns = sum(count * cells_per_weight(unit, mode) for mode, count in columns.items())
-    row_blocks, column_blocks = math.ceil(rows / unit.rows), math.ceil(cell_columns / unit.columns)
-    return LayerPlacement(layer, rows, columns, row_blocks, column_blocks, cell_columns, groups)
+def place_layer(
+    unit: CrossbarUnit, layer: str, rows: int, outputs: int, groups: int = 1, modes_by: str = "column"
+) -> LayerPlacement:
+    """Arrays for one weight matrix [rows, outputs]; slices of an output sit side by side.
+
+    Cell modes divide the output columns, which then share arrays; or, with `modes_by="row"`, the inputs (ranks of a
+    factor), where each mode has arrays of its own.
+    """
+    if modes_by == "row":
+        by_mode: dict[Mode, int] = {mode: count for mode, count in mode_columns(unit, rows).items() if count}
+        regions = tuple(_region(unit, count, {mode: outputs}) for mode, count in by_mode.items())
+    else:
+        regions = (_region(unit, rows, mode_columns(unit, outputs)),)
+    return LayerPlacement(layer, regions, groups)
+
+
+def _region(unit: CrossbarUnit, rows: int, outputs: dict[Mode, int]) -> Region:
+    cell_columns = sum(count * cells_per_weight(unit, mode) for mode, count in outputs.items())
+    return Region(rows, outputs, math.ceil(rows / unit.rows), math.ceil(cell_columns / unit.columns), cell_columns)
 
 
 def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement:
@@ -223,6 +247,33 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Part of a block on one of the chip's outermost level (a pu, a tile), for drawing a placement."""
+
+    chip: int
+    level: int  # which one on the chip
+    block: str
+    start: int  # first array on it
+    arrays: int
+
+
+def layout(placement: Placement) -> list[Segment]:
+    """Where every repetition of every block sits, filled in order, copies beside their original."""
+    segments: list[Segment] = []
+    size, per_chip = placement.per_level, max(1, placement.capacity // max(1, placement.per_level))
+    at = 0.0
+    for placed in placement.blocks:
+        for name in placed.block.names if placed.arrays else ():
+            end = at + placed.arrays * placed.copies
+            for number in range(int(at / size), math.ceil(end / size - 1e-9)):
+                start, stop = max(at, number * size), min(end, (number + 1) * size)
+                chip, level = divmod(number, per_chip)
+                segments.append(Segment(chip, level, name, round(start) - number * size, round(stop) - round(start)))
+            at = end
+    return [segment for segment in segments if segment.arrays]
+
+
 def static_layers(workload: Workload) -> list[Operation]:
     """One operation per stored weight matrix: a layer that runs in both phases is stored once."""
     return _stored(workload.operations)
@@ -237,7 +288,9 @@ def _stored(operations: Iterable[Operation]) -> list[Operation]:
 
 
 def _place_block(unit: CrossbarUnit, block: Block) -> BlockPlacement:
-    layers = tuple(place_layer(unit, one.layer, one.k, one.n, one.groups) for one in _stored(block.operations))
+    layers = tuple(
+        place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by) for one in _stored(block.operations)
+    )
     vectors: dict[str, int] = {}
     for one in block.operations:
         if one.kind == "static_matmul":

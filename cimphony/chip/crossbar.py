@@ -63,13 +63,14 @@ class Cell(Part):
 class Encoding(Part):
     """How a signed weight integer becomes unsigned cell levels."""
 
-    weights: Literal["twos_complement", "offset", "differential", "signed_digits"] = Field(
+    weights: Literal["twos_complement", "offset", "differential", "signed_digits", "binary"] = Field(
         description="twos_complement: bit slices, the top one negative; offset: w + 2^(bits-1), the offset subtracted "
         "digitally; differential: positive and negative cells; signed_digits: two's complement whose top digit keeps "
-        "its sign in a pair of cells (how HyFlexPIM's released simulation disturbs weights; without adc only)"
+        "its sign in a pair of cells (how HyFlexPIM's released simulation disturbs weights; without adc only); "
+        "binary: -1 and +1 as levels 0 and 1 of one cell"
     )
-    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
-        8, description="bits of a weight with its sign; none: not quantised"
+    bits: Annotated[int, Field(ge=1, le=16)] | None = Field(
+        8, description="bits of a weight with its sign; 1 for binary weights only; none: not quantised"
     )
     scale: Literal["tensor", "column"] = Field(
         "column", description="one scale per weight matrix, or one per output column"
@@ -85,14 +86,19 @@ class Encoding(Part):
     def _check(self) -> Self:
         if self.flip and self.weights in ("differential", "signed_digits"):
             raise ValueError("flip works on unsigned columns; use weights: twos_complement or offset, or flip: false")
+        if (self.bits == 1) != (self.weights == "binary"):
+            raise ValueError(f"bits = {self.bits} with weights: {self.weights}: binary takes 1 bit, the others 2 to 16")
         return self
 
 
 class InputCoding(Part):
     """How activations reach the rows."""
 
-    bits: Annotated[int, Field(ge=2, le=16)] | None = Field(
+    bits: Annotated[int, Field(ge=1, le=16)] | None = Field(
         8, description="bits of an input with its sign; none: not quantised"
+    )
+    signed: bool = Field(
+        True, description="false: inputs are never negative, no sign bit is read; bit_serial only, from 1 bit"
     )
     coding: Literal["bit_serial", "multi_bit", "pulse_width"] = Field(
         "bit_serial",
@@ -107,6 +113,14 @@ class InputCoding(Part):
     quantile: Annotated[float, Field(gt=0.5, le=1)] = Field(
         1.0, description="static only: share of the calibration inputs that the range covers"
     )
+
+    @model_validator(mode="after")
+    def _check_sign(self) -> Self:
+        if not self.signed and self.coding != "bit_serial":
+            raise ValueError(f"signed: false needs coding: bit_serial, not {self.coding}")
+        if self.signed and self.bits == 1:
+            raise ValueError("bits = 1 leaves nothing beside the sign; give 2 or more, or signed: false")
+        return self
 
 
 class DoublingLaw(Part):
@@ -216,7 +230,10 @@ class CrossbarUnit(Part):
             raise ValueError("unquantised weights (encoding.bits: null) need encoding.weights: differential")
         if self.encoding.bits is not None:
             for mode, bits in self.cell.bits.items():
-                if bits >= self.encoding.bits:
+                if self.encoding.weights == "binary":
+                    if bits != 1:
+                        raise ValueError(f"cell.bits.{mode} = {bits}: encoding.weights binary needs cells of 1 bit")
+                elif bits >= self.encoding.bits:
                     raise ValueError(
                         f"cell.bits.{mode} = {bits} must be below encoding.bits = {self.encoding.bits}, "
                         "which counts the sign"

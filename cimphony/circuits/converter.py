@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cimphony.chip import Adc, CrossbarUnit, InputCoding, Mode
 from cimphony.circuits.encoding import round_half_up
+from cimphony.errors import DataError
 from cimphony.mapping import input_top
 
 _GAIN_BITS = 15
@@ -88,9 +89,12 @@ def quantise_inputs(inputs: Tensor, coding: InputCoding, largest: float | None) 
     """Inputs [token, row] as integers (same dtype) and their scale [token, 1].
 
     The range is the largest magnitude of each token, or `largest` (static, from calibration; beyond it clips).
+    Raises DataError for negative inputs where the coding has no sign.
     """
     assert coding.bits is not None
-    top = 2 ** (coding.bits - 1) - 1
+    top = 2 ** (coding.bits - coding.signed) - 1
+    if not coding.signed and bool((inputs < 0).any()):
+        raise DataError("inputs are negative, but the chip's input.signed is false: convert only layers behind a ReLU")
     if coding.range == "token":
         peak = inputs.abs().amax(dim=1, keepdim=True)
     else:

@@ -44,7 +44,7 @@ def corrections(inputs: Tensor, cells: Cells, coding: InputCoding) -> Tensor | N
 
     Returns: int64 [token, column] in weight units, to be added to the read; None where there is nothing to correct.
     """
-    offset = sum(one.place * (one.polarity or 1) * one.offset for one in cells.slices)
+    offset = round(sum(one.place * (one.polarity or 1) * one.offset for one in cells.slices))
     if offset == 0 and cells.flipped is None:
         return None
     total = (inputs.sum(dim=1, keepdim=True) * -offset).expand(-1, cells.conductance.shape[2]).clone()

@@ -18,9 +18,12 @@ def quantise_weights(weight: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor
     """Weights [row, column] as integers [row, column] (float64) and their scale [column] (float64).
 
     The largest magnitude of a column (or of the tensor) becomes 2^(bits-1) - 1. With `bits` None the largest
-    magnitude becomes 1 and nothing is rounded.
+    magnitude becomes 1 and nothing is rounded. Binary weights become their signs, the scale is the mean magnitude.
     """
     weight = weight.detach().to("cpu", torch.float64)
+    if encoding.weights == "binary":
+        mean = weight.abs().mean(dim=0) if encoding.scale == "column" else weight.abs().mean().expand(weight.shape[1])
+        return torch.where(weight >= 0, 1.0, -1.0).to(torch.float64), torch.where(mean > 0, mean, 1.0)
     largest = weight.abs().amax(dim=0) if encoding.scale == "column" else weight.abs().amax().expand(weight.shape[1])
     if encoding.bits is None:
         scale = torch.where(largest > 0, largest, 1.0)
@@ -35,6 +38,8 @@ def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> l
     A slice held in a pair of cells gives its signed level: positive in the positive cell, negative in the other.
     """
     assert encoding.bits is not None
+    if encoding.weights == "binary":
+        return [(integers + 1) / 2]
     signed = encoding.weights == "differential"
     words = integers.to(torch.int64)
     whole = (integers.abs() if signed else integers + 2 ** (encoding.bits - 1)).to(torch.int64)
