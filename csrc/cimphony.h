@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "philox.h"
+
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 constexpr int TILE = 32;   // columns stored together
@@ -38,6 +40,25 @@ struct Chunk {
     int32_t unused;
 };
 
+// Inputs as digits, each block of rows filled up with zeros to an even number, and a converter for sums of 32 bits.
+struct Digits {
+    const int16_t *values;  // [token, digit, padded row]
+    const int32_t *places;  // [digit]
+    int64_t tokens, count, padded_rows;
+    double gain, low, high;  // code = floor(clamp(sum * gain, low, high) + 0.5)
+};
+
+// The noise of reads: round_half_up(sqrt(variance of the selected cells) * normal * scale) on every sum.
+struct Noise {
+    const int32_t *variance;   // [slice, row, column]; null where all cells have the same
+    const int16_t *squares;    // [token, digit, padded row], the digits squared
+    const double *sums;        // [block, token, digit], variance of the read; used where `variance` is null
+    const Key *keys;    // [block, digit, slice]
+    NormalTable table;
+    int64_t first_token;
+    double scale;
+};
+
 EXPORT int cim_instruction_set();
 EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows, int64_t columns,
                        int64_t rows_per_block, int32_t *result);
@@ -48,3 +69,5 @@ EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chu
                             int64_t first_tile, int64_t last_tile, int32_t *result);
 EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
                        const int32_t *difference, int32_t *result);
+EXPORT void cim_read_direct(const Cells *cells, const Digits *digits, const Noise *noise, int64_t first_tile,
+                            int64_t last_tile, int32_t *result);

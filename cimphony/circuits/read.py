@@ -1,92 +1,201 @@
 """One entry for every read: the fast path where there is one, the reference where there is none. Same bits."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+from cimphony import native
 from cimphony.chip import InputCoding
-from cimphony.circuits.cells import Cells
+from cimphony.circuits.cells import READ_SD_BITS, Cells
 from cimphony.circuits.converter import input_digits
 from cimphony.circuits.crossbar import corrections, reference_read
-from cimphony.kernels import tables
-from cimphony.mapping import input_places
+from cimphony.kernels import collapse, direct, tables
+from cimphony.kernels.packed import INT32, PackedCells, pack
+from cimphony.mapping import input_places, input_top
+from cimphony.random import NORMAL_BITS, Stream
 
-_MOST_INPUT_BITS = 8  # that 32-bit totals are sized for
+Kernel = Literal["collapsed", "tables", "direct", "reference"]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Row blocks whose totals 32 bits hold."""
+
+    first_row: int
+    cells: PackedCells
+    code: tables.Code | None  # None: read directly
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a read of these cells goes: some columns collapsed to a product, the others converted."""
+
+    product: collapse.Product | None
+    proven: Tensor | None  # columns of the product, bool; None: all or none
+    runs: tuple[_Run, ...]
+    variance: Tensor | int | None
+    kernel: Kernel
 
 
 def read(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int, first_token: int) -> Tensor:
     """The product [token, column] (float64) of input integers [token, row] with the cells, in weight units."""
-    packed = _packed(cells, coding)
-    if packed is None:
-        codes = reference_read(inputs, cells, coding, seed=seed, first_token=first_token)
-    else:
-        codes = _read_tables(inputs, packed, coding)
+    if not coding.signed and coding.bits is not None:  # a sign bit that is 0 reads nothing and adds nothing
+        coding = coding.model_copy(update={"bits": coding.bits + 1, "signed": True})
+    codes = read_codes(inputs, cells, coding, seed=seed, first_token=first_token)
     product = codes.to(torch.float64) * (cells.converter.step * 2.0**-cells.fraction_bits)
     exact = corrections(inputs, cells, coding)
     return product if exact is None else product + exact
 
 
-def kernel_name(cells: Cells) -> str:
-    """Which implementation `read` takes for these cells with bit-serial inputs."""
-    return "reference" if _layout(cells) is None else "tables"
+def read_codes(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int = 0, first_token: int = 0) -> Tensor:
+    """What `reference_read` returns, by the fastest way that gives the same bits; integers [token, column]."""
+    plan = _plan(cells, coding)
+    if plan.kernel == "reference":
+        return reference_read(inputs, cells, coding, seed=seed, first_token=first_token)
+    if not plan.runs:
+        assert plan.product is not None
+        return collapse.multiply(inputs, plan.product)
+    codes = _converted(inputs, cells, coding, plan, seed, first_token)
+    if plan.product is None or plan.proven is None:
+        return codes
+    total = torch.empty(inputs.shape[0], cells.conductance.shape[2], dtype=torch.int64)
+    total[:, plan.proven] = collapse.multiply(inputs, plan.product)
+    total[:, ~plan.proven] = codes.to(torch.int64)
+    return total
 
 
-def _packed(cells: Cells, coding: InputCoding) -> list[tables.PackedCells] | None:
-    """The cells laid out for the table kernel; None where it does not apply."""
-    if coding.coding != "bit_serial" or cells.read_variance is not None or cells.conductance.device.type != "cpu":
-        return None
-    return _layout(cells)
+def kernel_name(cells: Cells, coding: InputCoding | None = None) -> Kernel:
+    """Which implementation `read` takes for these cells, with 8-bit serial inputs unless told."""
+    return _plan(cells, coding or InputCoding()).kernel
 
 
-def _layout(cells: Cells) -> list[tables.PackedCells] | None:
+def _plan(cells: Cells, coding: InputCoding) -> _Plan:
     """Made once for programmed cells."""
-    if "tables" not in cells.memo:
-        cells.memo["tables"] = _pack(cells)
-    return cells.memo["tables"]
+    key = coding.model_dump_json(include={"bits", "coding", "slice_bits"})
+    if key not in cells.memo:
+        cells.memo[key] = _make_plan(cells, coding)
+    return cells.memo[key]
 
 
-def _pack(cells: Cells) -> list[tables.PackedCells] | None:
-    """Runs of row blocks short enough for totals of 32 bits."""
+def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
+    reference = _Plan(None, None, (), None, "reference")
+    if cells.conductance.device.type != "cpu" or native.library() is None:
+        return reference
+    factor, product, proven = _factors(cells), None, _proven(cells, coding)
+    if cells.converter.low is None and cells.read_variance is None:  # every sum passes unchanged
+        product = collapse.fold(cells.conductance, factor, cells.rows_per_block, 0)
+        return _Plan(product, None, (), None, "collapsed")
+    if proven is not None and proven.sum() * _WORTH_SPLITTING > proven.numel():
+        shape = (cells.rows_per_block, cells.fraction_bits)
+        product = collapse.fold(cells.conductance[:, :, proven], factor[:, :, proven], *shape)
+        if proven.all():
+            return _Plan(product, None, (), None, "collapsed")
+    else:
+        proven = None
+    kept = slice(None) if proven is None else ~proven
+    variance = _variance(cells)
+    runs = _runs(cells, coding, cells.conductance[:, :, kept], factor[:, :, kept], variance)
+    if runs is None:
+        return reference
+    return _Plan(product, proven, runs, variance, "direct" if runs[0].code is None else "tables")
+
+
+_WORTH_SPLITTING = 4  # columns are split between product and conversion from a quarter of them proven
+
+
+def _proven(cells: Cells, coding: InputCoding) -> Tensor | None:
+    """Columns whose read is provably one integer product."""
     one = cells.converter
+    if cells.read_variance is not None or (one.multiplier, one.shift) != (1, cells.fraction_bits):
+        return None
     if one.low is None or one.high is None:
         return None
-    places = sum(abs(s.place) for s in cells.slices)
-    run = max(1, 2**31 // (places * max(abs(one.low), one.high) << (_MOST_INPUT_BITS - 1))) * cells.rows_per_block
-    parts = []
-    factor = _factors(cells)
-    for low in range(0, cells.conductance.shape[1], run):
-        first = low // cells.rows_per_block
-        part = tables.pack(
-            cells.conductance[:, low : low + run],
-            factor[:, first : first + run // cells.rows_per_block],
-            cells.rows_per_block,
-            multiplier=one.multiplier,
-            shift=one.shift,
-            low=one.low,
-            high=one.high,
-        )
-        if part is None:
-            return None
-        parts.append(part)
-    return parts
+    signed = coding.coding != "bit_serial"
+    shape = (cells.rows_per_block, cells.fraction_bits, input_top(coding))
+    return collapse.provable(cells.conductance, *shape, one.low, one.high, signed)
 
 
 def _factors(cells: Cells) -> Tensor:
     """Place values of slices with their signs, int32 [slice, block, column]."""
     places = torch.tensor([one.place * (one.polarity or 1) for one in cells.slices], dtype=torch.int32)
-    columns = cells.conductance.shape[2]
-    factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), columns)
+    factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), cells.conductance.shape[2])
     return factor if cells.flipped is None else torch.where(cells.flipped, -factor, factor)
 
 
-def _read_tables(inputs: Tensor, parts: list[tables.PackedCells], coding: InputCoding) -> Tensor:
+def _variance(cells: Cells) -> Tensor | int | None:
+    """One number where every cell has the same."""
+    if cells.read_variance is None:
+        return None
+    first = int(cells.read_variance.view(-1)[0])
+    return first if bool((cells.read_variance == first).all()) else cells.read_variance
+
+
+def _runs(
+    cells: Cells, coding: InputCoding, conductance: Tensor, factor: Tensor, variance: Tensor | int | None
+) -> tuple[_Run, ...] | None:
+    """Runs of row blocks short enough for totals of 32 bits; None where no compiled read applies."""
+    one, step = cells.converter, cells.rows_per_block
+    if one.low is None or one.high is None:
+        return None
+    places = sum(abs(s.place) for s in cells.slices) * sum(abs(place) for place in input_places(coding))
+    blocks = INT32 // (places * max(abs(one.low), one.high))
+    if blocks == 0:
+        return None
+    runs = []
+    for first in range(0, len(cells.blocks), blocks):
+        rows = slice(first * step, (first + blocks) * step)
+        packed = pack(conductance[:, rows], factor[:, first : first + blocks], step)
+        code = tables.conversion(packed.sums, one.multiplier, one.shift, one.low, one.high)
+        if coding.coding != "bit_serial" or variance is not None:
+            code = None
+        if code is None and not direct.applies(packed, input_top(coding), variance):
+            return None
+        runs.append(_Run(first * step, packed, code))
+    return tuple(runs)
+
+
+def _converted(inputs: Tensor, cells: Cells, coding: InputCoding, plan: _Plan, seed: int, first_token: int) -> Tensor:
+    """Codes of the columns that are converted, int32, or int64 where there is more than one run."""
+    totals = [_read_run(inputs, cells, coding, plan, run, seed, first_token) for run in plan.runs]
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(dim=0)
+
+
+def _read_run(
+    inputs: Tensor, cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
+) -> Tensor:
     assert coding.bits is not None
-    if len(parts) == 1:
-        return tables.read(inputs, parts[0], coding.bits)
-    total, low = torch.zeros(inputs.shape[0], parts[0].columns, dtype=torch.int64), 0
-    for part in parts:
-        total += tables.read(inputs[:, low : low + part.rows], part, coding.bits)
-        low += part.rows
-    return total
+    part = inputs[:, run.first_row : run.first_row + run.cells.rows]
+    if run.code is not None:
+        return tables.read(part, run.cells, run.code, coding.bits)
+    places = input_places(coding)
+    digits = torch.stack([input_digits(part, coding, j).to(torch.int16) for j in range(len(places))], dim=1)
+    one = cells.converter
+    return direct.read(
+        digits,
+        places,
+        run.cells,
+        gain=one.multiplier * 2.0**-one.shift,
+        low=one.low,
+        high=one.high,
+        noise=_noise(cells, coding, plan, run, seed, first_token),
+    )
+
+
+def _noise(
+    cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
+) -> direct.ReadNoise | None:
+    if plan.variance is None:
+        return None
+    first, rows = run.first_row // cells.rows_per_block, slice(run.first_row, run.first_row + run.cells.rows)
+    reads = (len(run.cells.block_rows), len(input_places(coding)), len(cells.slices))
+    start = first * reads[1] * reads[2]
+    keys = [Stream(seed, cells.stream, f"read {start + i}").key for i in range(reads[0] * reads[1] * reads[2])]
+    variance = plan.variance if isinstance(plan.variance, int) else plan.variance[:, rows]
+    as_int32 = torch.tensor(keys, dtype=torch.int64).to(torch.int32)
+    scale = 2.0 ** -(READ_SD_BITS + NORMAL_BITS)
+    return direct.ReadNoise(variance, as_int32.view(*reads, 2), first_token, scale)
 
 
 def largest_sum(inputs: Tensor, cells: Cells, coding: InputCoding, quantile: float) -> float:

@@ -1,0 +1,108 @@
+"""Cells laid out for the compiled reads: a byte and a few bits for each cell, nothing lost."""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cimphony import native
+
+TILE = 32  # columns stored together; csrc/cimphony.h
+INT16, UINT16, INT32 = 2**15 - 1, 2**16 - 1, 2**31 - 1
+
+
+class _Converter(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int32) for name in ("rounding", "multiplier", "shift", "low", "high")]
+
+
+class _Cells(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "columns", "slices", "rows_per_block")),
+        *((name, ctypes.c_void_p) for name in ("rest", "planes", "factor")),
+        *((name, ctypes.c_int32) for name in ("plane_count", "base", "only_levels")),
+        ("converter", _Converter),
+    ]
+
+
+@dataclass(frozen=True)
+class PackedCells:
+    """Cells as the library reads them: a conductance is 256 * level + rest, the level is base plus bit planes."""
+
+    rows: int
+    columns: int
+    slices: int
+    rows_per_block: int
+    rest: Tensor  # int8 [tile, block, slice, row, TILE]
+    planes: Tensor  # int32 [tile, block, slice, row, plane], a bit for each column
+    factor: Tensor  # int32 [slice, block, padded column], place value of the slice with its signs
+    base: int
+    sums: tuple[int, int]  # smallest and largest sum of any selection of rows of a block
+    levels_only: bool  # no cell lies between levels, and bytes hold the sums
+
+    @property
+    def tiles(self) -> int:
+        """Groups of TILE columns."""
+        return -(-self.columns // TILE)
+
+    @property
+    def block_rows(self) -> list[int]:
+        """Rows of every block."""
+        return [min(self.rows_per_block, self.rows - low) for low in range(0, self.rows, self.rows_per_block)]
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the cells."""
+        return sum(one.numel() * one.element_size() for one in (self.rest, self.planes, self.factor))
+
+    def struct(self, converter: tuple[int, int, int, int, int] = (0, 1, 0, 0, 0)) -> Any:
+        """What the library takes; the tensors must outlive it."""
+        where = (self.rest.data_ptr(), self.planes.data_ptr(), self.factor.data_ptr())
+        shape = (self.rows, self.columns, self.slices, self.rows_per_block)
+        levels = (self.planes.shape[-1], self.base, int(self.levels_only))
+        return ctypes.byref(_Cells(*shape, *where, *levels, _Converter(*converter)))
+
+    def over_tiles(self, work: Callable[[int, int], None], threads: int | None = None) -> None:
+        """Call `work(first, last)` for ranges of tiles, side by side; the library releases Python's lock."""
+        count = max(1, min(threads or torch.get_num_threads(), self.tiles))
+        edges = [self.tiles * i // count for i in range(count + 1)]
+        tasks = [native.pool(count).submit(work, *pair) for pair in pairwise(edges[1:])]
+        work(edges[0], edges[1])
+        for task in tasks:
+            task.result()
+
+
+def pack(conductance: Tensor, factor: Tensor, rows_per_block: int) -> PackedCells:
+    """Lay cells out for the compiled reads.
+
+    Args:
+        conductance: int16 [slice, row, column].
+        factor: int32 [slice, block, column], place value of the slice with its signs.
+    """
+    library = native.library()
+    assert library is not None
+    conductance = conductance.contiguous()
+    slices, rows, columns = conductance.shape
+    bounds = torch.empty(5, dtype=torch.int32)
+    library.cim_bounds(conductance.data_ptr(), slices, rows, columns, rows_per_block, bounds.data_ptr())
+    smallest, largest, bottom, top, between = bounds.tolist()
+    planes = max(1, (top - bottom).bit_length())
+    tiles = -(-columns // TILE)
+    packed = PackedCells(
+        rows,
+        columns,
+        slices,
+        rows_per_block,
+        torch.empty(tiles, slices * rows, TILE, dtype=torch.int8),
+        torch.empty(tiles, slices * rows, planes, dtype=torch.int32),
+        torch.nn.functional.pad(factor.to(torch.int32), (0, tiles * TILE - columns)).contiguous(),
+        bottom,
+        (smallest, largest),
+        not between and bottom >= 0 and largest <= UINT16,
+    )
+    cells = packed.struct()
+    packed.over_tiles(lambda first, last: library.cim_pack_cells(conductance.data_ptr(), cells, first, last))
+    return packed
