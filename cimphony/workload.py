@@ -34,6 +34,9 @@ class Operation(Part):
     groups: Count = Field(default=1, description="independent products of this shape")
     elements: int = Field(default=0, ge=0, description="numbers worked on, for what is not a product")
     repeat: Count = 1
+    modes_by: Literal["column", "row"] = Field(
+        default="column", description="what cell modes divide: output columns, or inputs (ranks of a factor)"
+    )
 
     @property
     def macs(self) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cimphony.chip import load_chip
 from cimphony.errors import CapacityError
-from cimphony.mapping import mode_columns, place, place_layer, static_layers
+from cimphony.mapping import layout, mode_columns, place, place_layer, static_layers
 from cimphony.workload import Operation, Workload
 
 
@@ -26,7 +26,8 @@ ONE_MODE = load_chip("hyflexpim").replace({"units.analog.cell.slc_rate": 1.0, "u
 def test_arrays_of_one_matrix_by_hand():
     unit = ONE_MODE.units["analog"]
     layer = place_layer(unit, "q", 1024, 1024)  # 16 blocks of 64 rows, 1024 x 8 slices / 128 columns = 64 blocks
-    assert (layer.row_blocks, layer.column_blocks, layer.arrays) == (16, 64, 1024)
+    (region,) = layer.regions
+    assert (region.row_blocks, region.column_blocks, layer.arrays) == (16, 64, 1024)
     assert layer.cells == 1024 * 1024 * 8
     odd = place_layer(unit, "odd", 65, 17, groups=3)  # 2 row blocks, 17 x 8 = 136 columns -> 2 blocks
     assert odd.arrays == 2 * 2 * 3
@@ -36,7 +37,42 @@ def test_arrays_of_one_matrix_by_hand():
 def test_modes_share_arrays_and_split_the_outputs():
     unit = load_chip("hyflexpim").units["analog"]
     assert mode_columns(unit, 1024) == {"slc": 52, "mlc": 972}  # 5 % of 1024 is 51.2, rounded up
-    assert place_layer(unit, "q", 1024, 1024).cell_columns == 52 * 8 + 972 * 4
+    (region,) = place_layer(unit, "q", 1024, 1024).regions
+    assert region.cell_columns == 52 * 8 + 972 * 4
+
+
+def test_modes_by_rank_have_arrays_of_their_own():
+    """A factor [512 ranks, 1024 outputs]: 5 % of the ranks, 26 rows, in SLC; the other 486 in MLC."""
+    unit = load_chip("hyflexpim").units["analog"]
+    slc, mlc = place_layer(unit, "left", 512, 1024, modes_by="row").regions
+    assert (slc.rows, slc.outputs, slc.row_blocks, slc.column_blocks) == (26, {"slc": 1024}, 1, 64)
+    assert (mlc.rows, mlc.outputs, mlc.row_blocks, mlc.column_blocks) == (486, {"mlc": 1024}, 8, 32)
+    by_rank = work(product("0.left", 4, 512, 1024, modes_by="row"))
+    assert place(by_rank, load_chip("hyflexpim")).blocks[0].arrays == 64 + 8 * 32
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.floats(0, 1))
+def test_every_weight_has_its_cells_whichever_side_is_divided(rows: int, outputs: int, rate: float):
+    unit = load_chip("hyflexpim").replace({"units.analog.cell.slc_rate": rate}).units["analog"]
+    for modes_by in ("column", "row"):
+        layer = place_layer(unit, "w", rows, outputs, modes_by=modes_by)
+        weights = sum(region.rows * sum(region.outputs.values()) for region in layer.regions)
+        assert weights == rows * outputs
+        assert layer.cells <= layer.arrays * 64 * 128
+
+
+def test_layout_shows_every_array_once():
+    layers = [product(f"encoder.{index}.{name}", 128, 1024, 1024) for index in range(24) for name in "qkvo"]
+    placement = place(work(*layers, product("head", 1, 1024, 9000)), load_chip("hyflexpim"))
+    segments = layout(placement)
+    assert sum(segment.arrays for segment in segments) == pytest.approx(placement.arrays, abs=1)
+    taken: dict[tuple[int, int], int] = {}
+    for segment in segments:
+        assert segment.chip < placement.chips
+        assert segment.start == taken.get((segment.chip, segment.level), 0)  # filled in order, no gap, no overlap
+        taken[segment.chip, segment.level] = segment.start + segment.arrays
+    assert max(taken.values()) <= placement.per_level
+    assert {segment.block for segment in segments} == {*(f"encoder.{index}" for index in range(24)), "head"}
 
 
 def test_bert_large_fills_24_pus_exactly_when_all_is_slc():

@@ -118,12 +118,11 @@ def _block_cells(unit: CrossbarUnit, write: Write, block: BlockPlacement) -> tup
     """Cells and pulses of all copies and repetitions of a block."""
     cells, pulses = 0.0, 0.0
     for layer in block.layers:
-        for mode, outputs in layer.outputs.items():
-            number = (
-                layer.rows * outputs * layer.groups * cells_per_weight(unit, mode) * block.copies * block.repetitions
-            )
-            cells += number
-            pulses += number * write.pulses[mode]
+        for region in layer.regions:
+            for mode, outputs in region.outputs.items():
+                weights = region.rows * outputs * layer.groups * block.copies * block.repetitions
+                cells += weights * cells_per_weight(unit, mode)
+                pulses += weights * cells_per_weight(unit, mode) * write.pulses[mode]
     return cells, pulses
 
 

@@ -88,6 +88,12 @@ class CostReport:
         """Tokens a second in a steady stream: generated ones, or prompt tokens where nothing is generated."""
         return self.tokens * self.throughput if self.tokens and self.interval else None
 
+    @cached_property
+    def token_latency(self) -> float | None:
+        """Time from one generated token to the next of one sequence [s]; None where nothing is generated."""
+        spent = math.fsum(entry.latency for entry in self.entries if entry.phase == "decode")
+        return spent / self.tokens if spent else None
+
     @property
     def power(self) -> float:
         """Mean power in a steady stream [W]; 0 where nothing was costed."""
@@ -124,7 +130,7 @@ class CostReport:
     def to_dict(self) -> dict[str, Any]:
         """Totals, every view and the assumptions as plain data."""
         names = ("energy", "dynamic_energy", "static_energy", "link_energy", "latency", "interval", "throughput")
-        totals = {name: getattr(self, name) for name in (*names, "tokens_per_second", "power", "area")}
+        totals = {name: getattr(self, name) for name in (*names, "tokens_per_second", "token_latency", "power", "area")}
         place = self.placement
         return {
             "model": self.model,

@@ -23,21 +23,27 @@ def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement)
     """A product with stored weights: every input is read once per input slice in every array of the layer."""
     vectors = operation.m * operation.repeat
     reads = vectors * input_slices(unit)
+    driven, results = 0, 0  # rows of arrays, partial sums of outputs
+    converted: dict[str, float] = {f"convert_{mode}": 0.0 for mode in unit.cell.bits}
+    for region in layer.regions:
+        driven += region.rows * region.column_blocks
+        results += sum(region.outputs.values()) * region.row_blocks
+        for mode, outputs in region.outputs.items():
+            columns = outputs * len(weight_slices(unit.encoding, unit.cell.bits[mode]))
+            converted[f"convert_{mode}"] += reads * columns * region.row_blocks * layer.groups
+    conversions = sum(converted.values())
     counts: dict[str, float] = {
         "read": reads * layer.arrays,
         "cell": reads * layer.cells,
-        "drive": reads * layer.rows * layer.column_blocks * layer.groups,
-        "load": vectors * layer.rows * layer.column_blocks * layer.groups * activation_bytes(unit),
-        "store": vectors * sum(layer.outputs.values()) * layer.row_blocks * layer.groups * ACCUMULATOR_BYTES,
+        "drive": reads * driven * layer.groups,
+        "load": vectors * driven * layer.groups * activation_bytes(unit),
+        "store": vectors * results * layer.groups * ACCUMULATOR_BYTES,
         "mac": operation.macs,
+        "convert": conversions,
+        "sample": conversions,
+        "add": conversions,
     }
-    conversions = 0
-    for mode, outputs in layer.outputs.items():
-        columns = outputs * len(weight_slices(unit.encoding, unit.cell.bits[mode]))
-        counts[f"convert_{mode}"] = number = reads * columns * layer.row_blocks * layer.groups
-        conversions += number
-    counts["convert"] = counts["sample"] = counts["add"] = conversions
-    return Job(counts, reads * unit.cycle)
+    return Job(counts | converted, reads * unit.cycle)
 
 
 def input_slices(unit: CrossbarUnit) -> int:

@@ -63,7 +63,7 @@ def test_differential_pairs_are_converted_once_or_twice():
         chip = build_chip(SLC.model_dump() | {"name": "pairs"}).replace({"units.analog.encoding": changes})
         unit = chip.units["analog"]
         layer = place_layer(unit, "w", 64, 1)
-        assert layer.cell_columns == 14  # seven bits, two cells each
+        assert layer.regions[0].cell_columns == 14  # seven bits, two cells each
         one = Operation(layer="w", kind="static_matmul", m=1, k=64, n=1)
         assert on_crossbar(unit, one, layer).counts["convert"] == conversions * 8
 
@@ -224,9 +224,20 @@ def test_latency_and_interval_are_different_numbers():
 
 def test_decode_latency_is_the_chain_of_products():
     """q, k and v side by side, then o, up, down: four reads of 800 ns a layer and token."""
-    work = transformer(1, 64, 64, 1, 1, new_tokens=10)
-    rows = {row["operation"]: row for row in estimate(work, SLC).by("operation")}
+    report = estimate(transformer(1, 64, 64, 1, 1, new_tokens=10), SLC)
+    rows = {row["operation"]: row for row in report.by("operation")}
     assert rows["static_matmul"]["latency"] == pytest.approx(4 * 800e-9 * (1 + 10))
+    assert report.token_latency == pytest.approx(rows["static_matmul"]["latency"] / 11, rel=0.05)
+    assert estimate(bert_base(), SLC).token_latency is None
+
+
+def test_modes_by_rank_change_the_counts():
+    unit = HYFLEX.units["analog"]
+    one = Operation(layer="left", kind="static_matmul", m=3, k=512, n=1024, modes_by="row")
+    counts = on_crossbar(unit, one, place_layer(unit, "left", 512, 1024, modes_by="row")).counts
+    assert counts["drive"] == 3 * 8 * (26 * 64 + 486 * 32)
+    assert counts["convert_slc"] == 3 * 8 * 1024 * 8 * 1
+    assert counts["convert_mlc"] == 3 * 8 * 1024 * 4 * 8
 
 
 def test_leakage_is_paid_over_the_interval():
