@@ -44,7 +44,7 @@ def save(model: nn.Module, folder: str | Path) -> Path:
         model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
     else:
         save_file(_unshared(model.state_dict()), place / WEIGHTS_FILE)
-    chip = next(layer.tiles[0].chip for layer in layers.values()) if layers else next(iter(attention.values())).chip
+    chip = next(iter(attention.values())).chip if attention else next(iter(layers.values())).tiles[0].chip
     _write(place / CHIP_FILE, chip.to_yaml())
     if attention:
         scalers = {name: value for name, value in model.state_dict().items() if _is_scaler(name)}
