@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from cimphony.chip import Chip, CrossbarUnit, GpuUnit, Link, NorPimUnit
+from cimphony.chip import Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit
+from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
 from cimphony.cost.schedule import BlockTimes, share_rate, spread, static_times
@@ -44,6 +45,7 @@ class _Estimate:
         self.digital: dict[str, list[float]] = {}  # kind -> operations, multiply-adds or elements without a unit
         self.shared: dict[str, float] = {}  # busy time of what all blocks share
         self.missing_links: set[str] = set()
+        self.used_links: set[str] = set()
         self.tiles = 1.0  # pieces that attention scores are cut into
         self.overlap = False
         self.slowest = 0.0
@@ -109,6 +111,9 @@ class _Estimate:
         if isinstance(unit, GpuUnit):
             self.shared[name] = self.shared.get(name, 0.0) + job.seconds * placed.repetitions / all_instances
             latency = job.seconds
+        elif isinstance(unit, GainCellAttentionUnit):  # every layer has arrays of its own
+            times.add(name, job.seconds)
+            latency = job.seconds
         else:
             share = placed.share or min(
                 1.0, self.placement.per_level / (self.placement.capacity * self.placement.chips)
@@ -144,6 +149,7 @@ class _Estimate:
         if link is None:
             self.missing_links.add(name)
             return
+        self.used_links.add(name)
         key, seconds, repeats = f"link.{name}", size / link.bandwidth, placed.repetitions
         if times is not None:
             times.add(key, seconds / placed.copies)
@@ -215,12 +221,17 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
         )
     for name in sorted(run.missing_links):
         said.append(f"no link {name!r} in the description: its transfers cost nothing")
+    free = sorted(name for name in run.used_links if not run.chip.links[name].energy)
+    if free:
+        said.append(f"transfers over {', '.join(free)} take time but no energy: the description gives none")
     for name, unit in run.chip.units.items():
         if isinstance(unit, NorPimUnit):
             said.append(
                 f"{name}: {unit.operations_per_cycle:.4g} multiply-adds a cycle and module ({unit.reading} reading, "
                 f"{unit.bits} bits, {unit.density:.3g} of the products computed)"
             )
+        if isinstance(unit, GainCellAttentionUnit):
+            said += said_of(name, unit, run.workload)
         if isinstance(unit, GpuUnit):
             said.append(
                 f"{name}: roofline at {unit.compute_utilisation:.0%} of peak and {unit.memory_utilisation:.0%} of "

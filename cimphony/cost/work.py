@@ -1,22 +1,15 @@
 """One operation on one unit: how often each action happens and how long the unit is busy."""
 
 import math
-from dataclasses import dataclass
 
-from cimphony.chip import CrossbarUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
+from cimphony.chip import CrossbarUnit, GainCellAttentionUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
 from cimphony.chip.pricing import instances
+from cimphony.cost.gain_cell import on_gain_cell
+from cimphony.cost.job import Job
 from cimphony.mapping import LayerPlacement, input_places, weight_slices
 from cimphony.workload import Operation
 
 ACCUMULATOR_BYTES = 4  # of a partial sum on its way out of an array or between units
-
-
-@dataclass(slots=True)
-class Job:
-    """An operation of one repetition of a block, over one request."""
-
-    counts: dict[str, float]  # actions
-    seconds: float  # busy time on one instance of the unit, or on one copy of the weights
 
 
 def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement) -> Job:
@@ -107,11 +100,13 @@ def job_on(unit: Unit, operation: Operation) -> Job | None:
         return on_nor_pim(unit, operation)
     if isinstance(unit, SpecialFunctionUnit):
         return on_special_function(unit, operation)
+    if isinstance(unit, GainCellAttentionUnit):
+        return on_gain_cell(unit, operation)
     return on_roofline(unit, operation) if isinstance(unit, GpuUnit) else None
 
 
 def unit_instances(unit: Unit) -> int:
     """Instances of a unit on one chip: modules where it has them."""
-    if isinstance(unit, GpuUnit):
+    if isinstance(unit, GpuUnit | GainCellAttentionUnit):
         return 1
     return instances(unit.count, "module") if "module" in unit.count else math.prod(unit.count.values())
