@@ -60,7 +60,9 @@ def multiply(inputs: Tensor, product: Product) -> Tensor:
     """The product int64 [token, column] with integers [token, row] (int64)."""
     if product.weight.dtype == torch.float64 or int(inputs.abs().max()) > 127:
         return (inputs.to(torch.float64) @ product.weight.to(torch.float64)).to(torch.int64) + _shifted(inputs, product)
-    return torch._int_mm(inputs.to(torch.int8), product.weight).to(torch.int64) + _shifted(inputs, product)
+    return torch.ops.aten._int_mm.default(inputs.to(torch.int8), product.weight).to(torch.int64) + _shifted(
+        inputs, product
+    )
 
 
 def _shifted(inputs: Tensor, product: Product) -> Tensor | int:
@@ -82,4 +84,4 @@ def _reach(values: Tensor, top: int, signed: bool) -> tuple[Tensor, Tensor]:
 def _bytes_are_exact() -> bool:
     """Some processors saturate sums of two byte products; there the product is taken in doubles."""
     ones = torch.full((16, 64), 127, dtype=torch.int8)
-    return bool((torch._int_mm(ones, ones.t()) == 64 * 127 * 127).all())
+    return bool((torch.ops.aten._int_mm.default(ones, ones.t()) == 64 * 127 * 127).all())
