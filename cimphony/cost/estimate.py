@@ -199,6 +199,8 @@ class _Estimate:
 
     def _assumptions(self, interval: float) -> list[str]:
         said = [*self.chip.notes, *self.prices.assumptions]
+        if not any(part.actions for parts in self.prices.units.values() for part in parts) and not self._gpus():
+            said.append("the description has no prices: energy is zero, only times and counts mean something")
         for kind, (number, size) in self.digital.items():
             what = "multiply-adds" if kind.endswith("matmul") else "elements"
             said.append(

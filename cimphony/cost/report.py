@@ -43,9 +43,9 @@ class CostReport:
     chip: str
     batch: int
     tokens: int  # generated in one request; of the prompt where nothing is generated
-    entries: tuple[Entry, ...]
-    amounts: Amounts
-    placement: Placement
+    entries: tuple[Entry, ...] = field(repr=False)
+    amounts: Amounts = field(repr=False)
+    placement: Placement = field(repr=False)
     assumptions: list[str] = field(default_factory=list[str])
 
     @cached_property

@@ -117,21 +117,27 @@ def claims_record(
     claims: Sequence[Claim],
     figures: Sequence[dict[str, Any]] = (),
     headline: Sequence[str] = (),
+    beside: Mapping[str, Sequence[Claim]] | None = None,
     **fields: Any,
 ) -> Record:
     """A record of all claims, measured now.
 
     Results: `claims` (rows), `counts` by verdict, `figures` (redrawn, with published points), `headline` (ids) and
-    `headline_rms`, the rms of ln(ours / paper) over those.
+    `headline_rms`, the rms of ln(ours / paper) over those. `beside` are the same claims on variants of the chip; each
+    row gets their values by the variant's name.
     """
     began = time.perf_counter()
     verdicts = measure(claims)
+    rows = [verdict.row() for verdict in verdicts]
+    for name, variant in (beside or {}).items():
+        for row, verdict in zip(rows, measure(variant), strict=True):
+            row.setdefault("beside", {})[name] = verdict.ours
     counts: dict[str, int] = {}
     for verdict in verdicts:
         counts[verdict.verdict] = counts.get(verdict.verdict, 0) + 1
     chosen = [verdict for verdict in verdicts if verdict.claim.id in headline]
     results = {
-        "claims": [verdict.row() for verdict in verdicts],
+        "claims": rows,
         "counts": counts,
         "statuses": dict(STATUSES),
         "headline": list(headline),

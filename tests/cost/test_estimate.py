@@ -273,6 +273,13 @@ def test_what_has_no_unit_is_said():
         assert f"{kind} stays digital, not costed" in said
 
 
+def test_a_description_without_prices_says_so():
+    report = estimate(bert_base(), load_chip("ideal"))
+    assert (report.energy, report.area, report.placement.chips) == (0, 0, 1)
+    assert any("has no prices" in line for line in report.assumptions)
+    assert not any("has no prices" in line for line in estimate(bert_base(), load_chip("gpu-h100")).assumptions)
+
+
 def test_scaling_is_declared():
     report = estimate(product(1, 64, 64), load_chip("hyflexpim-corrected"))
     assert any("analog.adc: scaled from 32 to 65 nm" in line and "x 2.326" in line for line in report.assumptions)

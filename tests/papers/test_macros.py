@@ -52,5 +52,9 @@ def test_a_higher_supply_is_faster_and_costs_more():
 
 def test_the_record_keeps_rows_and_laws():
     found = record()
-    assert len(found.results["rows"]) > 40
+    assert len(found.results["rows"]) == len(found.results["claims"]) > 40
+    verdicts = {row["id"]: row["verdict"] for row in found.results["claims"]}
+    assert verdicts["macro-wang-22nm 1.0 V tops_per_watt"] == "by construction"
+    assert verdicts["macro-wang-22nm 0.9 V tops_per_watt"] == "reproduced"
+    assert verdicts["macro-jia-65nm 1.2 V tops"] == "not reproduced"
     assert any("square of the supply" in line for line in found.assumptions)
