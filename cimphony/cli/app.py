@@ -201,7 +201,7 @@ def reproduce(
     record = papers.reproduce(paper)
     if out:
         write_record(record, out)
-    show(claims_table(record.results))
+    show(claims_table(record.results).without("Where", "Note"))
 
 
 def _chips(names: list[str]) -> list[Chip]:

@@ -9,13 +9,15 @@ import rich.table
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.text import Text
 from typer.core import TyperGroup
 
 from cimphony.errors import CimphonyError
 from cimphony.report import Table
 
-_WIDE = 240
+_WIDE = 400
+_LONG = 40
 
 
 class Commands(TyperGroup):
@@ -57,20 +59,23 @@ def say(message: str) -> None:
 
 
 def show(table: Table, one_line: bool = False) -> None:
-    """A table of the library as a rich one; `one_line` cuts long text instead of wrapping it."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)  # a file or a pipe has no width to fit
-    drawn = rich.table.Table(title=Text(table.caption), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    """A table of the library as a rich one; only long text is wrapped, or with `one_line` cut at the width."""
+    drawn = rich.table.Table(
+        title=Text(table.caption), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for position, name in enumerate(table.columns):
-        number, last = position in table.numeric, position == len(table.columns) - 1
-        widest = max((len(row[position]) for row in table.rows), default=0)
-        drawn.add_column(
-            Text(name),
-            justify="right" if number else "left",
-            min_width=widest if number or position == 0 else None,
-            no_wrap=one_line and last,
-        )
+        whole = one_line or all(len(row[position]) <= _LONG for row in table.rows)
+        drawn.add_column(Text(name), justify="right" if position in table.numeric else "left", no_wrap=whole)
     for row in table.rows:
         drawn.add_row(*map(Text, row))
+    console = Console()
+    if one_line and console.is_terminal:
+        drawn.expand, drawn.columns[-1].ratio = True, 1
+    elif not console.is_terminal or all(column.no_wrap for column in drawn.columns):
+        console = Console(width=max(console.width, _natural_width(drawn)))
     console.print(drawn)
+
+
+def _natural_width(drawn: rich.table.Table) -> int:
+    wide = Console(width=_WIDE)
+    return Measurement.get(wide, wide.options, drawn).maximum

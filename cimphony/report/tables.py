@@ -19,6 +19,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
 
+    def without(self, *names: str) -> "Table":
+        """The same table without some columns."""
+        kept = [position for position, name in enumerate(self.columns) if name not in names]
+        rows = tuple(tuple(row[position] for position in kept) for row in self.rows)
+        numeric = frozenset(new for new, old in enumerate(kept) if old in self.numeric)
+        return Table(self.caption, tuple(self.columns[position] for position in kept), rows, numeric)
+
 
 def chip_name(record: Record) -> str:
     """Name of the chip of a record."""
