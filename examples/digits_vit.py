@@ -28,7 +28,7 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> ViTForImageClassificati
     torch.manual_seed(0)
     config = ViTConfig(
         image_size=8,
-        patch_size=2,
+        patch_size=4,
         num_channels=1,
         hidden_size=48,
         num_hidden_layers=2,

@@ -57,9 +57,9 @@ def elements(workload, kind):
 
 def test_bert_large_by_hand():
     tokens, width, inner, layers, heads, words = 128, 1024, 4096, 24, 16, 30522
-    start = time.perf_counter()
+    start = time.process_time()
     work = trace("bert-large", prompt=tokens)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     blocks = layers * tokens * (4 * width * width + 2 * width * inner)
     heads_on_top = width * width + width * 2  # pooler and two classes, on the first token
     assert work.macs("static_matmul") == blocks + heads_on_top
@@ -78,9 +78,9 @@ def test_bert_large_by_hand():
 @pytest.mark.parametrize(("prompt", "new_tokens", "batch"), [(512, 100, 1), (300, 33, 4), (7, 1, 2)])
 def test_gpt2_by_hand(prompt, new_tokens, batch):
     width, layers, heads, words, positions = 768, 12, 12, 50257, 1024
-    start = time.perf_counter()
+    start = time.process_time()
     work = trace("gpt2", prompt=prompt, new_tokens=new_tokens, batch=batch)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     block = 12 * width * width  # 3 for query, key and value, 1 for the output, 8 for the two inner layers
     assert work.macs("static_matmul", "prefill") == batch * (prompt * layers * block + words * width)
     assert work.macs("static_matmul", "decode") == batch * new_tokens * (layers * block + words * width)
@@ -100,9 +100,9 @@ def test_gpt2_by_hand(prompt, new_tokens, batch):
 )
 def test_llama_by_hand(name, width, inner, layers, heads, keys, tied):
     words, prompt, new_tokens = 128256, 1024, 128
-    start = time.perf_counter()
+    start = time.process_time()
     work = trace(name, prompt=prompt, new_tokens=new_tokens)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     head = width // heads
     block = 2 * width * width + 2 * width * keys * head + 3 * width * inner
     assert work.macs("static_matmul", "prefill") == prompt * layers * block + words * width

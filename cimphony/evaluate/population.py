@@ -42,7 +42,7 @@ def evaluate_chips(
     record_path: str | Path | None = None,
     progress: bool = True,
 ) -> Record:
-    """Measure a model digitally, then on every chip of a population. The model comes back digital, bit for bit.
+    """Measure a model digitally, then on every chip of a population. It comes back digital, bit for bit.
 
     Args:
         model: a digital model; `metric(model)` gives one finite number.
@@ -53,8 +53,7 @@ def evaluate_chips(
         include, exclude, chips: as in `convert_`.
         metric_name: for the record, for example `perplexity per byte`.
         settings: what else it takes to run this again (model, data, window, ...), for the record.
-        record_path: rewritten after every point, so that an interrupted run keeps what is finished. If the file
-            exists, the run goes on from it.
+        record_path: rewritten after every point, so an interruption loses none; an existing record is gone on with.
         progress: show a bar with the time left, on a terminal.
 
     Returns an evaluation record; `results` holds `digital`, `points` (one per seed, age and fidelity) and `groups`
@@ -81,8 +80,8 @@ def evaluate_chips(
         advance()
         for fidelity, seed, age in on_chips:
             run.add_layers(summary_rows(model))
-            place = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
-            run.points[fidelity, seed, age] = _finite(metric(model), place)
+            where = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
+            run.points[fidelity, seed, age] = _finite(metric(model), where)
             run.save()
             advance()
     return run.save(complete=True)

@@ -62,11 +62,15 @@ class Recorder(TorchFunctionMode):
             whole = _whole(module)
             self._hooks.append(module.register_forward_pre_hook(partial(self._begin, name or "model", whole)))
             self._hooks.append(module.register_forward_hook(partial(self._end, whole)))
+            if whole is not None and type(module).__name__.endswith(("RMSNorm", "LayerNorm", "Activation")):
+                module.forward = _same_shape  # what is inside is not recorded, and slow on meta
         return super().__enter__()
 
     def __exit__(self, *reason: Any) -> None:
         for hook in self._hooks:
             hook.remove()
+        for module in self._model.modules():
+            module.__dict__.pop("forward", None)
         super().__exit__(*reason)
         self.operations = [Operation.model_validate(found | self._common) for found in self._found]
 
@@ -297,9 +301,13 @@ def _whole(module: nn.Module) -> tuple[OperationKind, str] | None:
     name = type(module).__name__
     if type(module).__module__ == "transformers.activations":
         return "activation", "gelu" if "GELU" in name else name.removesuffix("Activation").lower()
-    if "Norm" in name and not any(module.children()):
+    if "Norm" in name and not any(module.children()) and not type(module).__module__.startswith("torch.nn.utils"):
         return "norm", next((norm for norm in _NORMS if norm.replace("_", "") in name.lower()), "norm")
     return None
+
+
+def _same_shape(inputs: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(inputs)
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -106,7 +106,8 @@ def _run_language(passes: _Passes, prompt: int, new_tokens: int, batch: int) -> 
     assert isinstance(model, PreTrainedModel)
     if model.config.is_encoder_decoder:
         raise DataError(
-            f"{passes.name} is an encoder-decoder; give inputs={{'input_ids': ..., 'decoder_input_ids': ...}}"
+            f"{passes.name} is an encoder-decoder; give its shapes, as "
+            f"inputs={{'input_ids': (1, 128), 'decoder_input_ids': (1, 1)}}"
         )
     if new_tokens and not model.can_generate():
         raise DataError(f"new_tokens = {new_tokens} is not possible: {passes.name} does not generate text; use 0")
