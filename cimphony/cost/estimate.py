@@ -184,13 +184,11 @@ class _Estimate:
         self.entries.append(Entry(f"{name}.active", layers, operation.phase, operation.kind, busy, latency * repeats))
 
     def _idle(self) -> dict[str, float]:
-        chips = self.placement.chips
-        units = self.chip.units.items()
-        return {
-            f"{name}.idle": unit.idle_power * chips
-            for name, unit in units
-            if isinstance(unit, GpuUnit) and unit.idle_power
-        }
+        idle = {name: unit.idle_power for name, unit in self._gpus().items() if unit.idle_power}
+        return {f"{name}.idle": power * self.placement.chips for name, power in idle.items()}
+
+    def _gpus(self) -> dict[str, GpuUnit]:
+        return {name: unit for name, unit in self.chip.units.items() if isinstance(unit, GpuUnit)}
 
     def _stays_digital(self, block: Block, operation: Operation) -> None:
         tally = self.digital.setdefault(operation.kind, [0.0, 0.0])
