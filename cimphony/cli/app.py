@@ -66,7 +66,7 @@ def cimphony() -> None:
 @app.command(epilog="Example: `cimphony demo --seeds 10`")
 def demo(
     seeds: Annotated[int, typer.Option(min=1, help="chips to make of each kind")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=2, help="bytes of text to measure on")] = 8192,
+    max_tokens: Annotated[int, typer.Option(min=2, help="bytes of text to measure on")] = 4096,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="where records and report go")] = Path("runs/demo"),
 ) -> None:
     """Show the whole way on the embedded model: two chips, fresh and after a day, beside a GPU. About a minute or two.

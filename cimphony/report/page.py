@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -41,18 +40,15 @@ def render_report(records: Sequence[Record], title: str | None = None) -> str:
 def write_report(records: Sequence[Record], path: str | Path, *, title: str | None = None) -> Path:
     """Write the report atomically: readers of the file see the old page or the new one, never half of one."""
     text, target = render_report(records, title), Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, target)
     except OSError as error:
-        raise DataError(f"report {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, target)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise DataError(f"report {str(target)!r} cannot be written: {error.strerror}; choose another file") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return target
 
 
