@@ -21,7 +21,7 @@ from cimphony.mapping import mode_columns, weight_slices
 from cimphony.nn.programmed import Assignment, Programmed
 from cimphony.random import NORMAL_BITS, Stream
 
-_SAMPLE = 512  # tokens a layer keeps for calibration
+_SAMPLE = 512  # tokens a layer keeps for calibration, about
 
 
 class Tiles:
@@ -50,10 +50,19 @@ class Tiles:
         if self._sample is None:
             return
         _check_finite(inputs, self.layer)
-        stride = max(1, inputs.shape[0] // 64)
-        self._sample.append(inputs[::stride][:64].detach().to("cpu", torch.float32))
+        if inputs.shape[0]:
+            self._keep_sample(inputs.detach())
         peak = float(inputs.detach().abs().max()) if inputs.numel() else 0.0
         self.input_range = max(self.input_range or 0.0, peak)
+
+    def _keep_sample(self, inputs: Tensor) -> None:
+        """Rows spread over the batch, and the largest one, which drives converters the furthest."""
+        assert self._sample is not None
+        largest = inputs.float().norm(dim=1).argmax()
+        rows = torch.cat([inputs[:: -(-inputs.shape[0] // _SAMPLE)], inputs[largest : largest + 1]])
+        self._sample.append(rows.to("cpu", torch.float32))
+        if sum(len(rows) for rows in self._sample) > 2 * _SAMPLE:  # thin, but never drop a largest row
+            self._sample = [torch.cat([rows[:-1:2], rows[-1:]]) for rows in self._sample]
 
     def start_calibration(self) -> None:
         """Forget what was learned and begin to watch."""
@@ -65,7 +74,7 @@ class Tiles:
         if not sample:
             self.input_range = None
             return
-        inputs = torch.cat(sample)[-_SAMPLE:]
+        inputs = torch.cat(sample)
         coding = self.unit.input
         if coding.quantile < 1:
             magnitudes = inputs.abs().flatten()

@@ -128,3 +128,20 @@ def test_the_summary_says_what_is_applied() -> None:
     assert parts["mlc"]["device"] == {"kind": "gaussian", "multiplicative": 0.025, "additive": 0.0, "read": 0.0}
     assert parts["slc"]["columns"] + parts["mlc"]["columns"] == 4
     assert "excluded" in str(cim.summary(net))
+
+
+def test_calibration_does_not_depend_on_how_batches_are_cut() -> None:
+    """A large batch and many small ones teach converters about the same range, the largest input included."""
+
+    def ranges(size: int) -> float:
+        layer = nn.Linear(64, 16)
+        layer.weight.data = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+        inputs = torch.randn(4096, 64, generator=torch.Generator().manual_seed(1))
+        inputs[1234] *= 3
+        net = cim.convert_(nn.Sequential(layer), cim.load_chip("pcm-256"))
+        with cim.calibrate(net), torch.no_grad():
+            for part in inputs.split(size):
+                net(part)
+        return layer.tiles[0].sum_range["mlc"]
+
+    assert ranges(4096) == ranges(64) == ranges(1000)
