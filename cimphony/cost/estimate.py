@@ -6,7 +6,7 @@ from cimphony.chip import Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Li
 from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
-from cimphony.cost.schedule import BlockTimes, share_rate, spread, static_times
+from cimphony.cost.schedule import BlockTimes, passes, share_rate, spread, static_times
 from cimphony.cost.work import (
     ACCUMULATOR_BYTES,
     Job,
@@ -81,9 +81,9 @@ class _Estimate:
         for phase in PHASES:
             ops = [(at, one) for at, one in enumerate(placed.block.operations) if one.phase == phase]
             products = [(at, one) for at, one in ops if one.kind == "static_matmul"]
-            if products:
-                self._static(unit, placed, products, times)
-                self._hand_over(unit, placed, products[-1][1], times)
+            for passed in passes(products):
+                self._static(unit, placed, passed, times)
+                self._hand_over(unit, placed, passed[-1][1], times)
             for _, one in ops:
                 if one.kind != "static_matmul":
                     self._other(placed, one, times)

@@ -31,17 +31,14 @@ class BlockTimes:
 def static_times(
     unit: CrossbarUnit, placed: BlockPlacement, operations: Sequence[tuple[int, Operation]]
 ) -> tuple[float, float]:
-    """Busy time and latency [s a request] of the static products of one phase of a block.
+    """Busy time and latency [s a request] of the static products of one pass through a block.
 
     `operations` come with their position in the block. With c copies, m tokens take m / c reads of the slowest
     product, and at least one; every further product in the chain adds one read for the first token.
     """
-    read = input_slices(unit) * unit.cycle
-    repeat = max(operation.repeat for _, operation in operations)
-    vectors = max(operation.m for _, operation in operations)
-    depth = _depth(operations)
-    busy = vectors * repeat * read / placed.copies
-    return busy, (depth - 1 + max(1.0, vectors / placed.copies)) * read * repeat
+    read = input_slices(unit) * unit.cycle * max(operation.repeat for _, operation in operations)
+    vectors = max(operation.m for _, operation in operations) / placed.copies
+    return vectors * read, (_depth(operations) - 1 + max(1.0, vectors)) * read
 
 
 def share_rate(share: float, instances: float) -> tuple[float, float]:
@@ -54,6 +51,19 @@ def spread(total: float, jobs: Sequence[Job]) -> list[float]:
     work = [job.seconds for job in jobs]
     together = sum(work)
     return [total * one / together if together else total / len(work) for one in work]
+
+
+def passes(operations: Sequence[tuple[int, Operation]]) -> list[list[tuple[int, Operation]]]:
+    """Products of a block cut where a layer runs again: shared layers, or decoding traced in several parts."""
+    found: list[list[tuple[int, Operation]]] = []
+    seen: set[str] = set()
+    for at, operation in operations:
+        if not found or operation.layer in seen:
+            found.append([])
+            seen = set()
+        seen.add(operation.layer)
+        found[-1].append((at, operation))
+    return found
 
 
 def _depth(operations: Sequence[tuple[int, Operation]]) -> int:

@@ -231,6 +231,45 @@ def test_decode_latency_is_the_chain_of_products():
     assert estimate(bert_base(), SLC).token_latency is None
 
 
+def test_decoding_in_two_parts_costs_the_same():
+    """A trace cuts decoding in two, so that the mean context is exact."""
+    whole = transformer(2, 64, 64, 1, 8, new_tokens=10)
+    parts: list[Operation] = []
+    for phase, repeats in (("prefill", (1,)), ("decode", (7, 3))):
+        chosen = [one for one in whole.operations if one.phase == phase]
+        parts += [one.model_copy(update={"repeat": repeat}) for repeat in repeats for one in chosen]
+    cut = whole.model_copy(update={"operations": parts})
+    for chip in (SLC, load_chip("isaac"), load_chip("gpu-h100")):
+        one, two = estimate(whole, chip), estimate(cut, chip)
+        assert two.energy == pytest.approx(one.energy)
+        assert two.latency == pytest.approx(one.latency)
+        assert two.interval == pytest.approx(one.interval)
+
+
+def test_a_layer_used_twice_takes_twice_as_long():
+    once = product(100, 64, 16)
+    twice = Workload(model="shared", operations=once.operations * 2)
+    first, second = estimate(once, SLC), estimate(twice, SLC.replace({"units.analog.schedule.copies": "one"}))
+    assert second.placement.blocks[0].arrays == first.placement.blocks[0].arrays
+    one = estimate(once, SLC.replace({"units.analog.schedule.copies": "one"}))
+    assert second.interval == pytest.approx(2 * one.interval)
+    assert second.energy == pytest.approx(2 * first.energy)
+
+
+def test_long_attention_is_tiled():
+    """8192 tokens: 16 heads of 64 MiB of scores in the 256 MiB of a unit."""
+    said = estimate(bert_large(8192), HYFLEX).assumptions
+    assert any("computed in 4 tiles" in line for line in said)
+    assert not any("tiles" in line for line in estimate(bert_large(2048), HYFLEX).assumptions)
+
+
+def test_a_batch_shares_the_weights_of_a_gpu():
+    one, eight = (estimate(llama_1b(1, 50, batch=batch), load_chip("gpu-h100")) for batch in (1, 8))
+    assert eight.energy / 8 < 0.2 * one.energy
+    assert eight.throughput > 5 * one.throughput
+    assert eight.tokens_per_second == pytest.approx(50 * eight.throughput)
+
+
 def test_modes_by_rank_change_the_counts():
     unit = HYFLEX.units["analog"]
     one = Operation(layer="left", kind="static_matmul", m=3, k=512, n=1024, modes_by="row")
