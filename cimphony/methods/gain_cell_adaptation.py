@@ -180,12 +180,12 @@ def tune_(
                 group["lr"] = rate
             optimiser.zero_grad()
             loss = model(**batches(step)).loss
-            if not torch.isfinite(loss):
-                raise DataError(f"the loss of step {step} is {float(loss)}; lower lr = {lr:g}, or raise warm_up")
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g}, or raise warm_up")
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            losses.append(float(loss))
             bar.update(task, advance=1, description=f"training, loss {losses[-1]:.3f}")
             if checkpoint and ((step + 1) % save_every == 0 or step + 1 == steps):
                 _save(Path(checkpoint), model, optimiser, losses)
@@ -200,6 +200,7 @@ def _schedule(step: int, steps: int, warm_up: int) -> float:
 
 def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
     tensors = {f"model/{name}": value.contiguous().clone() for name, value in model.state_dict().items()}
+    tensors["generator"] = torch.random.get_rng_state()  # dropout draws from it
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,4 +224,5 @@ def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> l
             _, index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    torch.random.set_rng_state(tensors["generator"])
     return losses
