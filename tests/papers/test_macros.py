@@ -1,9 +1,12 @@
 """Published macros: fitted points are met, held-out ones predicted, and nothing is both."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from cimphony.chip import load_chip
-from cimphony.papers.macros import at_voltage, record, summary, validate
+from cimphony.papers.macros import QUANTITIES, at_voltage, record, summary, validate
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +61,15 @@ def test_the_record_keeps_rows_and_laws():
     assert verdicts["macro-wang-22nm 0.9 V tops_per_watt"] == "reproduced"
     assert verdicts["macro-jia-65nm 1.2 V tops"] == "not reproduced"
     assert any("square of the supply" in line for line in found.assumptions)
+
+
+def test_the_page_says_what_comes_out(rows):
+    page = (Path(__file__).parents[2] / "docs" / "validation.md").read_text(encoding="utf-8")
+    for quantity, found in summary(rows).items():
+        name = QUANTITIES[quantity].replace("/", r"\/")
+        line = re.search(rf"^\| {name} \| (\d+) \| ([\d.]+) % \| ([\d.]+) % \| ([\d.]+) % \|$", page, re.M)
+        assert line is not None, quantity
+        written = [float(number) for number in line.groups()]
+        ours = [100 * found[key] for key in ("mean", "largest", "mean_with_not_modelled")]
+        assert written[0] == found["points"]
+        assert written[1:] == pytest.approx(ours, abs=0.051)
