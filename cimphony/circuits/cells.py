@@ -12,6 +12,7 @@ from cimphony.circuits.encoding import encode, round_half_up
 from cimphony.devices import hold
 from cimphony.mapping import Slice, weight_slices
 
+_AT_ONCE = 1 << 16  # cells written at a time
 READ_SD_BITS = 2  # the variance of a read is kept in units of (grid step / 4)^2
 
 
@@ -47,19 +48,21 @@ class Cells:
 
     def stored_levels(self) -> Tensor:
         """Levels [slice, row, column] (float64) with inverted columns turned back."""
-        levels = self.conductance.to(torch.float64) * 2.0**-self.fraction_bits
+        return torch.stack([self._slice_levels(s) for s in range(len(self.slices))])
+
+    def _slice_levels(self, s: int) -> Tensor:
+        levels = self.conductance[s].to(torch.float64) * 2.0**-self.fraction_bits
         if self.flipped is None:
             return levels
-        flipped = self.flipped.repeat_interleave(self.rows_per_block, dim=1)[:, : levels.shape[1]]
-        top = torch.tensor([one.top for one in self.slices], dtype=torch.float64, device=levels.device).view(-1, 1, 1)
-        return torch.where(flipped, top - levels, levels)
+        flipped = _by_row(self.flipped[s], self.rows_per_block, levels.shape[0])
+        return torch.where(flipped, self.slices[s].top - levels, levels)
 
     def weights(self) -> Tensor:
         """Effective weight integers [row, column] (float64): what an ideal converter would read."""
-        places = torch.tensor([one.place * (one.polarity or 1) for one in self.slices], dtype=torch.float64)
-        offsets = torch.tensor([one.offset for one in self.slices], dtype=torch.float64)
-        levels = self.stored_levels() - offsets.to(self.conductance.device).view(-1, 1, 1)
-        return (levels * places.to(self.conductance.device).view(-1, 1, 1)).sum(dim=0)
+        total = torch.zeros(self.conductance.shape[1:], dtype=torch.float64, device=self.conductance.device)
+        for s, one in enumerate(self.slices):
+            total.add_(self._slice_levels(s) - one.offset, alpha=one.place * (one.polarity or 1))
+        return total
 
     def weight_variance(self) -> Tensor | None:
         """Variance [row, column] (float64) that one read adds to an effective weight integer."""
@@ -93,27 +96,51 @@ def write(
     """
     slices = weight_slices(unit.encoding, unit.cell.bits[mode])
     bits = fraction_bits(unit.cell.bits[mode])
-    conductance, variance, flips = [], [], []
-    for index, (one, levels) in enumerate(zip(slices, encode(integers, slices, unit.encoding), strict=True)):
-        flipped = _flips(levels, one.top, unit.rows) if unit.encoding.flip else None
-        if flipped is not None:
-            levels = torch.where(_by_row(flipped, unit.rows, levels.shape[0]), one.top - levels, levels)
-            flips.append(flipped)
-        state, sd = _hold(unit, mode, levels, one, seed=seed, name=f"{name}/{mode}", index=index, seconds=seconds)
-        conductance.append(round_half_up(state * 2.0**bits).clamp(-32768, 32767).to(torch.int16))
-        if sd is not None:
-            variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
+    rows, columns = integers.shape
+    # a cell's numbers depend on its own index alone; a few row blocks at a time stay in cache
+    step = max(1, _AT_ONCE // max(1, unit.rows * columns)) * unit.rows
+    parts = [
+        _write_rows(
+            unit, mode, slices, integers, slice(low, min(low + step, rows)), seed=seed, name=name, seconds=seconds
+        )
+        for low in range(0, rows, step)
+    ]
+    conductance, variance, flips = (
+        None if held[0] is None else torch.cat(held, dim=1) for held in zip(*parts, strict=True)
+    )
+    assert conductance is not None
     return Cells(
         mode,
         slices,
         bits,
-        torch.stack(conductance),
-        torch.stack(variance) if variance else None,
-        torch.stack(flips) if flips else None,
+        conductance,
+        variance,
+        flips,
         converter(unit, mode, bits, largest_sum),
         unit.rows,
         f"{name}/{mode}",
     )
+
+
+def _write_rows(
+    unit: CrossbarUnit, mode: Mode, slices: tuple[Slice, ...], integers: Tensor, rows: slice, **chip: Any
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Conductances, variances and inverted columns of whole row blocks."""
+    bits, columns = fraction_bits(unit.cell.bits[mode]), integers.shape[1]
+    conductance, variance, flips = [], [], []
+    for index, (one, levels) in enumerate(zip(slices, encode(integers[rows], slices, unit.encoding), strict=True)):
+        flipped = _flips(levels, one.top, unit.rows) if unit.encoding.flip else None
+        if flipped is not None:
+            levels = torch.where(_by_row(flipped, unit.rows, levels.shape[0]), one.top - levels, levels)
+            flips.append(flipped)
+        start = index * integers.numel() + rows.start * columns
+        seed, name, seconds = chip["seed"], f"{chip['name']}/{mode}", chip["seconds"]
+        state, sd = _hold(unit, mode, levels, one, seed=seed, name=name, start=start, seconds=seconds)
+        conductance.append(round_half_up(state * 2.0**bits).clamp(-32768, 32767).to(torch.int16))
+        if sd is not None:
+            variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
+    variances = torch.stack(variance) if variance else None
+    return torch.stack(conductance), variances, torch.stack(flips) if flips else None
 
 
 def continuous(
@@ -124,16 +151,15 @@ def continuous(
     Returns the effective weights and the variance that one read adds to each (None: quiet).
     """
     (one,) = weight_slices(unit.encoding, unit.cell.bits[mode])
-    state, sd = _hold(unit, mode, weights * one.top, one, seed=seed, name=f"{name}/{mode}", index=0, seconds=seconds)
+    state, sd = _hold(unit, mode, weights * one.top, one, seed=seed, name=f"{name}/{mode}", start=0, seconds=seconds)
     return state / one.top, None if sd is None else (sd / one.top) ** 2
 
 
 def _hold(
-    unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, *, seed: int, name: str, index: int, seconds: float
+    unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, *, seed: int, name: str, start: int, seconds: float
 ) -> tuple[Tensor, Tensor | None]:
     """Levels as held and the spread of a read; a differential pair is two cells, subtracted."""
     device = unit.cell.device[mode]
-    start = index * levels.numel()
     if not one.pair:
         state = hold(device, levels, one.top, seed=seed, name=name, start=start, seconds=seconds)
         return state.levels, state.read_sd
