@@ -28,7 +28,8 @@ format: $(STAMP)  ## format, and put right what the linter can
 	$(BIN)/ruff format .
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache cimphony/kernels/*.so
+	rm -rf .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles CMakeInit.txt build.ninja cmake_install.cmake
 
 # The environment is made again when the dependencies or the kernels change.
 $(STAMP): pyproject.toml constraints.txt $(wildcard CMakeLists.txt csrc/*)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def write_report(records: Sequence[Record], path: str | Path, *, title: str | No
     except OSError as error:
         raise DataError(f"report {str(target)!r} cannot be written: {error.strerror}; choose another file") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return target
 
 

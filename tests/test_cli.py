@@ -1,0 +1,157 @@
+"""The command line: what each command prints, writes and refuses."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from typer.testing import CliRunner
+
+from cimphony.chip import chip_names, load_chip
+from cimphony.cli import app
+from cimphony.record import read_record
+
+ALONE = {**os.environ, "PYTHONWARNINGS": "error", "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    """Standard output; errors must be one line on standard error."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == code, result.output + result.stderr
+    if code == 1:
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "run", "cost", "chips", "chips show", "chips schema", "report", "reproduce"]
+)
+def test_help_has_an_example(command):
+    text = run(*command.split(), "--help")
+    assert "Example" in text
+    assert f"cimphony {command.split()[0]}" in re.sub(r"\s+", " ", text)
+
+
+def test_chips_one_line_each():
+    lines = run("chips").splitlines()
+    for name in chip_names():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert "nm" in line
+
+
+def test_chips_show_can_be_loaded_again(tmp_path):
+    (tmp_path / "mine.yaml").write_text(run("chips", "show", "pcm-256"), encoding="utf-8")
+    assert load_chip(tmp_path / "mine.yaml") == load_chip("pcm-256")
+
+
+def test_chips_schema_is_json():
+    assert "units" in json.loads(run("chips", "schema"))["properties"]
+
+
+def test_cost_table_and_json(tmp_path):
+    arguments = ("cost", "demo", "--chip", "hyflexpim", "--chip", "gpu-h100", "--prompt", "8", "--new-tokens", "2")
+    table = run(*arguments)
+    assert "hyflexpim" in table
+    assert "gpu-h100" in table
+    data = json.loads(run(*arguments, "--json", "--out", "cost.json"))
+    assert data["model"] == "demo"
+    assert [one["chip"] for one in data["reports"]] == ["hyflexpim", "gpu-h100"]
+    assert read_record("cost.json").results["reports"] == data["reports"]
+    assert "Report: cost.html" in run("report", "cost.json", "-o", "cost.html")
+    assert (tmp_path / "cost.html").is_file()
+
+
+def test_run_and_go_on(tmp_path):
+    arguments = ("run", "demo", "--chip", "pcm-256", "--max-tokens", "64", "--fidelity", "effective", "--age", "1d")
+    assert "1 day" in run(*arguments, "--seeds", "1", "--out", "out")
+    first = read_record("out/pcm-256.json")
+    run(*arguments, "--seeds", "2", "--out", "out")
+    both = read_record("out/pcm-256.json")
+    assert [point["seed"] for point in both.results["points"]] == [0, 0, 1, 1]
+    assert both.results["points"][:2] == first.results["points"]
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_demo_from_start_to_report(tmp_path):
+    printed = run("demo", "--seeds", "1", "--max-tokens", "64")
+    for words in ("digital", "hyflexpim", "pcm-256", "gpu-h100", "1 day", "exact", "effective", "Report: runs/demo/"):
+        assert words in printed
+    written = {path.name for path in (tmp_path / "runs" / "demo").iterdir()}
+    assert written == {"hyflexpim.json", "pcm-256.json", "cost.json", "report.html"}
+    assert "hyflexpim" in run("demo", "--seeds", "1", "--max-tokens", "32")  # measured anew, not gone on with
+
+
+def test_reproduce():
+    assert "reproduced" in run("reproduce", "hyflexpim", "--out", "claims.json")
+    assert read_record("claims.json").kind == "claims"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("cost demo --chip nope", "Presets: "),
+        ("cost nowhere/at/all --chip ideal", "does not exist"),
+        ("cost bert-base --chip hyflexpim --new-tokens 3", "new_tokens"),
+        ("run demo --chip ideal --age soon", "for example 1d"),
+        ("run demo --chip ideal --data missing.txt", "is not a file"),
+        ("run gpt2 --chip ideal", "shape only"),
+        ("run demo --chip ideal --chip ideal", "two chips are named 'ideal'"),
+        ("report missing.json", "cannot be read"),
+        ("reproduce nothing", "choose one of"),
+        ("chips show nope", "neither a preset nor a file"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, words):
+    assert words in run(*arguments.split(), code=1)
+
+
+def test_unknown_option_is_usage():
+    assert CliRunner().invoke(app, ["demo", "--nope"]).exit_code == 2
+
+
+def test_quick_commands_never_load_torch():
+    steps = ("import sys", "from cimphony.cli import app", "app(['chips'], standalone_mode=False)")
+    code = "\n".join((*steps, "sys.exit('torch' in sys.modules)"))
+    assert subprocess.run([sys.executable, "-c", code], env=ALONE, stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_interrupt_keeps_what_is_finished(tmp_path):
+    code = "from cimphony.cli import main; main()"
+    arguments = (
+        "run",
+        "demo",
+        "--chip",
+        "pcm-256",
+        "--fidelity",
+        "effective",
+        "--seeds",
+        "10000",
+        "--max-tokens",
+        "64",
+    )
+    command = [sys.executable, "-c", code, *arguments, "--out", "out"]
+    process = subprocess.Popen(command, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    record = tmp_path / "out" / "pcm-256.json"
+    end = time.monotonic() + 300
+    while not (record.is_file() and read_record(record).results["points"]) and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert complaints.splitlines()[-1] == "interrupted; finished points are in out; the same command goes on from there"
+    kept = read_record(record)
+    assert kept.results["points"]
+    assert not kept.complete

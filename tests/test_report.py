@@ -1,0 +1,210 @@
+"""Reports: one self-contained page that says what the records say, and nothing a record smuggles in."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cimphony.chip import load_chip
+from cimphony.cost import estimate
+from cimphony.errors import DataError
+from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.report import accuracy_table, cost_table, render_report, write_report
+from cimphony.report.words import against, age_words, factor, quantity, spread
+from cimphony.workload import Operation, Workload
+
+NASTY = "<script>alert('x')</script>"
+VALUES = {
+    (0.0, "exact"): (5.70, 5.74, 5.66),
+    (0.0, "effective"): (5.62, 5.61, 5.66),
+    (86_400.0, "exact"): (5.9, 6.1, 5.8),
+}
+
+
+def evaluation(name: str = "hyflexpim", metric: str = "perplexity per byte") -> Record:
+    chip = load_chip("hyflexpim").replace({"name": name})
+    groups = [
+        {"age": age, "fidelity": fidelity, "chips": 3, "mean": sum(v) / 3, "sd": 0.04, "min": min(v), "max": max(v)}
+        for (age, fidelity), v in VALUES.items()
+    ]
+    points = [
+        {"seed": seed, "age": age, "fidelity": fidelity, "value": value}
+        for (age, fidelity), values in VALUES.items()
+        for seed, value in enumerate(values)
+    ]
+    layers = [{"layer": "head", "runs_on": "digital", "why": "excluded"}]
+    return new_record(
+        "evaluation", f"{metric} on {name}", settings={"name": "demo", "data": "demo"}, layers=layers,
+        chip=chip.model_dump(mode="json"),
+        results={"metric": metric, "digital": 5.6, "points": points, "groups": groups},
+    )  # fmt: skip
+
+
+def costs(name: str = "hyflexpim") -> Record:
+    work = Workload(model="small", operations=[Operation(layer="w", kind="static_matmul", m=4, k=256, n=128)])
+    chips = [load_chip("hyflexpim").replace({"name": name}), load_chip("gpu-h100")]
+    reports = [estimate(work, chip).to_dict() for chip in chips]
+    dumped = [chip.model_dump(mode="json") for chip in chips]
+    return new_record("cost", "Cost of small", results={"model": "small", "reports": reports, "chips": dumped})
+
+
+def claims() -> Record:
+    row = {
+        "id": "a", "where": "Table 2", "statement": "takes 3 mW", "unit": "mW", "paper": 3.0, "ours": 3.1,
+        "ratio": 1.03, "verdict": "reproduced", "status": "derived", "note": "", "relation": "equal",
+    }  # fmt: skip
+    drawn = {
+        "figure": "14", "title": "Gain", "x": "tokens", "y": "times", "published": [{"name": "best", "x": 128, "y": 2}],
+        "series": [{"name": "ours", "x": [128, 4096], "y": [1.9, 1.4]}],
+    }  # fmt: skip
+    return new_record("claims", "A paper", results={"claims": [row], "counts": {"reproduced": 1}, "figures": [drawn]})
+
+
+def all_kinds(name: str = "hyflexpim") -> list[Record]:
+    study = new_record("study", "A study", results={"best": 1.5, "rows": [{"rate": 0.1, "loss": 2.0}]})
+    return [evaluation(name), costs(name), claims(), study]
+
+
+def test_says_what_the_records_say():
+    page = render_report(all_kinds())
+    for words in ("5.700 ± 0.040", "1 day", "gpu-h100", "takes 3 mW", "slc_rate: 0.05", "excluded", "A study"):
+        assert words in page
+    for assumption in costs().results["reports"][0]["assumptions"]:
+        assert assumption.split("'")[0][:30] in page
+
+
+def test_page_is_self_contained():
+    page = render_report(all_kinds())
+    own = re.sub(r"<script>/\*.*?</script>", "", page, flags=re.S)  # Plotly itself
+    assert len(own) < len(page) / 4
+    assert not re.search(r"""(src|href)=["']|@import|url\(|https?://""", own)
+
+
+def test_names_are_text_everywhere():
+    page = render_report(all_kinds(NASTY), title=NASTY)
+    assert NASTY not in page
+    assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
+    assert page.count("</script>") == 3
+
+
+def test_written_atomically_and_again(tmp_path):
+    target = tmp_path / "new" / "report.html"
+    kept = write_record(evaluation(), tmp_path / "record.json")
+    first = write_report([read_record(kept)], target).read_text(encoding="utf-8")
+    assert write_report([read_record(kept)], target).read_text(encoding="utf-8") == first
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(DataError, match="at least one record"):
+        render_report([])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        write_report([evaluation()], tmp_path / "file" / "report.html")
+
+
+def test_interrupted_is_said():
+    half = evaluation().model_copy(update={"complete": False})
+    assert "only finished points" in render_report([half])
+    assert "only finished points" not in render_report([evaluation()])
+
+
+def test_record_without_points_or_digital():
+    empty = evaluation().model_copy(
+        update={"results": {"metric": "accuracy", "digital": None, "points": [], "groups": []}}
+    )
+    assert "Accuracy, higher is better" in render_report([empty])
+
+
+def test_accuracy_table():
+    table = accuracy_table([evaluation()])
+    assert table.rows[0][3] == "5.6"
+    assert table.rows[1] == ("hyflexpim", "fresh", "exact", "5.700 ± 0.040", "+1.8\N{NO-BREAK SPACE}%", "3")
+    assert len(table.rows) == 1 + len(VALUES)
+    assert accuracy_table([evaluation(metric="accuracy")]).rows[1][4] == "+0.100"
+
+
+def test_cost_table_compares_with_the_last_chip():
+    rows = cost_table(costs().results).rows
+    assert [row[0] for row in rows] == ["hyflexpim", "gpu-h100"]
+    assert rows[1][-2:] == ("1×", "1×")
+    assert rows[0][-2].startswith("1/")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (age_words(0), "fresh"),
+        (age_words(86_400), "1 day"),
+        (age_words(7200), "2 hours"),
+        (age_words(2.5), "2.5 s"),
+        (spread(5.70123, 0.0123), "5.701 ± 0.012"),
+        (spread(123.4, 12.0), "123 ± 12"),
+        (spread(5.7, None), "5.7"),
+        (spread(None, None), "–"),
+        (factor(20, 10), "2×"),
+        (factor(1, 40), "1/40"),
+        (factor(1, 0), "–"),
+        (quantity(2e-3, "m2"), "2,000 mm²"),
+        (quantity(None, "J"), "–"),
+        (against(0.9, 0.95, True), "−0.050"),
+    ],
+)
+def test_words(words, expected):
+    assert words == expected
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("Debian's chromium is not installed: apt-get install chromium")
+    flags = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+    with api.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=[*flags, *quiet])
+        yield opened
+        opened.close()
+
+
+def visit(browser: Any, path: Path, width: int, scheme: str = "light") -> tuple[Any, list[str]]:
+    """A page, and what it complained about or tried to load."""
+    page = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme).new_page()
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("request", lambda request: trouble.extend([] if request.url.startswith("file:") else [request.url]))
+    page.on("dialog", lambda dialog: trouble.append(dialog.message))
+    page.goto(path.as_uri())
+    page.wait_for_selector(".plot .main-svg")
+    return page, trouble
+
+
+def test_page_in_a_browser(browser, tmp_path):
+    path = write_report(all_kinds(f"<b>{NASTY}"), tmp_path / "report.html")
+    for width in (1280, 390):
+        page, trouble = visit(browser, path, width)
+        assert trouble == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        plots = page.locator(".plot").count()
+        assert plots == page.locator(".plot:has(.main-svg)").count() == 7
+        assert "<script>" in page.locator("tbody th").nth(1).inner_text()
+        assert page.locator(".plot").evaluate_all("all => Math.max(...all.map(one => one.scrollWidth))") <= width
+        page.context.close()
+
+
+def test_colours_follow_the_reader(browser, tmp_path):
+    path = write_report([evaluation()], tmp_path / "report.html")
+    paper = {}
+    for scheme in ("light", "dark"):
+        page, _ = visit(browser, path, 800, scheme)
+        paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.context.close()
+    assert paper == {"light": "rgb(253, 252, 249)", "dark": "rgb(20, 23, 27)"}
