@@ -1,10 +1,10 @@
 """Papers: their claims as data, and how each is measured here. One file per paper."""
 
 from cimphony.errors import DataError
-from cimphony.papers import hyflexpim, macros
+from cimphony.papers import gain_cell_attention, hyflexpim, macros
 from cimphony.record import Record
 
-_PAPERS = {"hyflexpim": hyflexpim.record, "macros": macros.record}
+_PAPERS = {"gain-cell-attention": gain_cell_attention.record, "hyflexpim": hyflexpim.record, "macros": macros.record}
 
 
 def paper_names() -> list[str]:
