@@ -1,6 +1,7 @@
 """Every command of `cimphony`. Torch is imported by the commands that need it, so that the others start at once."""
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +53,8 @@ ChipNames = Annotated[
 
 def main() -> None:
     """Entry point of the `cimphony` command."""
+    # threads of torch that wait for each other by spinning lose two thirds of a busy machine; results do not depend on it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 
