@@ -53,7 +53,7 @@ ChipNames = Annotated[
 
 def main() -> None:
     """Entry point of the `cimphony` command."""
-    # threads of torch that wait for each other by spinning lose two thirds of a busy machine; results do not depend on it
+    # waiting threads of torch that spin cost two thirds of a busy machine; no result depends on it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
