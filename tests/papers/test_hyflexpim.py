@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from cimphony.chip import load_chip
+from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.papers import paper_names, reproduce
 from cimphony.papers.claims import Claim, Verdict, rms_error
 from cimphony.papers.hyflexpim import HEADLINE, record
 from cimphony.record import read_record, write_record
+from tests.cost.workloads import transformer
+
+PAGE = (Path(__file__).parents[2] / "docs" / "papers" / "hyflexpim.md").read_text(encoding="utf-8")
 
 # Verdicts other than "reproduced"; a change of the model that moves one must be seen and explained.
 OTHERS = {
@@ -80,6 +84,16 @@ def test_corrected_chip_beside_it(published):
     assert (ours["adc-slc"], ours["adc-mlc"]) == (6, 7)  # lossless with inverted columns
     assert ours["speed-max"] == 1  # whole copies only: half the arrays are no use to a layer
     assert ours["energy-5"] < before["energy-5"]
+
+
+@pytest.mark.parametrize(
+    ("chip", "batch", "millijoules"),
+    [("hyflexpim", 1, 50), ("hyflexpim-corrected", 1, 100), ("gpu-h100", 1, 103), ("gpu-h100", 8, 58)],
+)
+def test_the_page_beside_a_gpu(chip: str, batch: int, millijoules: float):
+    report = estimate(transformer(24, 1024, 4096, 16, 128, batch=batch), load_chip(chip))
+    assert report.energy / batch * 1e3 == pytest.approx(millijoules, abs=0.51)
+    assert f"{millijoules} mJ" in PAGE
 
 
 def test_unknown_paper():
