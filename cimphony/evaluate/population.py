@@ -19,7 +19,7 @@ from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import DataError, StateError
 from cimphony.evaluate.metrics import evaluating, run_batch
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import age_, analog_layers, calibrate, convert_, program_, restore_, summary_rows
+from cimphony.nn import age_, calibrate, convert_, is_converted, program_, restore_, summary_rows
 from cimphony.record import Record, new_record, read_record, write_record
 
 _GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its record
@@ -60,7 +60,7 @@ def evaluate_chips(
     (mean, sd over the sample, min and max per age and fidelity; sd is None for one chip).
     Raises DataError where a value is not finite, or the record at `record_path` is of other settings.
     """
-    if analog_layers(model):
+    if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
     fidelities = [_own_fidelity(chip) if one is None else one for one in fidelities]
     grid = dict.fromkeys((fidelity, seed, age) for fidelity in fidelities for seed in seeds for age in sorted(ages))

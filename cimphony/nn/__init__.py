@@ -7,6 +7,7 @@ from cimphony.nn.convert import (
     calibrate,
     convert_,
     digital_layers,
+    is_converted,
     program_,
     restore_,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "calibrate",
     "convert_",
     "digital_layers",
+    "is_converted",
     "load_",
     "program_",
     "restore_",
