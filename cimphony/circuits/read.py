@@ -1,7 +1,7 @@
 """One entry for every read: the fast path where there is one, the reference where there is none. Same bits."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,12 +11,12 @@ from cimphony.chip import InputCoding
 from cimphony.circuits.cells import READ_SD_BITS, Cells
 from cimphony.circuits.converter import input_digits
 from cimphony.circuits.crossbar import corrections, reference_read
-from cimphony.kernels import collapse, direct, tables
+from cimphony.kernels import collapse, direct, ops, tables
 from cimphony.kernels.packed import INT32, PackedCells, pack
 from cimphony.mapping import input_places, input_top
 from cimphony.random import NORMAL_BITS, Stream
 
-Kernel = Literal["collapsed", "tables", "direct", "reference"]
+Kernel = Literal["collapsed", "tables", "direct", "planes", "reference"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class _Run:
     first_row: int
     cells: PackedCells
     code: tables.Code | None  # None: read directly
+    places: tuple[int, ...]  # of the input digits
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class _Plan:
     runs: tuple[_Run, ...]
     variance: Tensor | int | None
     kernel: Kernel
+    planes: Any = None  # cells as the GPU kernel reads them
 
 
 def read(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int, first_token: int) -> Tensor:
@@ -54,6 +56,8 @@ def read_codes(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int =
     plan = _plan(cells, coding)
     if plan.kernel == "reference" or inputs.shape[0] == 0:
         return reference_read(inputs, cells, coding, seed=seed, first_token=first_token)
+    if plan.kernel == "planes":
+        return plan.planes.read(inputs, cells.rows_per_block, cells.converter, coding.bits)
     if not plan.runs:
         assert plan.product is not None
         return collapse.multiply(inputs, plan.product)
@@ -73,7 +77,7 @@ def kernel_name(cells: Cells, coding: InputCoding | None = None) -> Kernel:
 
 def _plan(cells: Cells, coding: InputCoding) -> _Plan:
     """Made once for programmed cells."""
-    key = coding.model_dump_json(include={"bits", "coding", "slice_bits"})
+    key = f"{coding.coding} {coding.bits} {coding.slice_bits}"
     if key not in cells.memo:
         cells.memo[key] = _make_plan(cells, coding)
     return cells.memo[key]
@@ -81,6 +85,8 @@ def _plan(cells: Cells, coding: InputCoding) -> _Plan:
 
 def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
     reference = _Plan(None, None, (), None, "reference")
+    if cells.conductance.device.type == "cuda":
+        return _plan_planes(cells, coding) or reference
     if cells.conductance.device.type != "cpu" or native.library() is None:
         return reference
     factor, product, proven = _factors(cells), None, _proven(cells, coding)
@@ -102,6 +108,23 @@ def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
     return _Plan(product, proven, runs, variance, "direct" if runs[0].code is None else "tables")
 
 
+def _plan_planes(cells: Cells, coding: InputCoding) -> _Plan | None:
+    """The GPU kernel for all columns, where Triton is installed and 32 bits hold the totals."""
+    one = cells.converter
+    if coding.coding != "bit_serial" or cells.read_variance is not None or one.low is None or one.high is None:
+        return None
+    try:
+        from cimphony.kernels import planes
+    except ImportError:
+        return None
+    places = sum(abs(s.place) for s in cells.slices) * sum(abs(place) for place in input_places(coding))
+    fits = len(cells.blocks) * places * max(abs(one.low), one.high) <= INT32
+    if not fits or not planes.applies(cells.conductance, cells.rows_per_block, one.multiplier, one.shift):
+        return None
+    gpu = planes.Cells(cells.conductance.half(), _factors(cells).to(torch.int32).contiguous())
+    return _Plan(None, None, (), None, "planes", gpu)
+
+
 _WORTH_SPLITTING = 4  # columns are split between product and conversion from a quarter of them proven
 
 
@@ -120,6 +143,7 @@ def _proven(cells: Cells, coding: InputCoding) -> Tensor | None:
 def _factors(cells: Cells) -> Tensor:
     """Place values of slices with their signs, int32 [slice, block, column]."""
     places = torch.tensor([one.place * (one.polarity or 1) for one in cells.slices], dtype=torch.int32)
+    places = places.to(cells.conductance.device)
     factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), cells.conductance.shape[2])
     return factor if cells.flipped is None else torch.where(cells.flipped, -factor, factor)
 
@@ -152,7 +176,7 @@ def _runs(
             code = None
         if code is None and not direct.applies(packed, input_top(coding), variance):
             return None
-        runs.append(_Run(first * step, packed, code))
+        runs.append(_Run(first * step, packed, code, input_places(coding)))
     return tuple(runs)
 
 
@@ -165,16 +189,17 @@ def _converted(inputs: Tensor, cells: Cells, coding: InputCoding, plan: _Plan, s
 def _read_run(
     inputs: Tensor, cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
 ) -> Tensor:
+    one = cells.converter
     assert coding.bits is not None
+    assert one.low is not None
+    assert one.high is not None
     part = inputs[:, run.first_row : run.first_row + run.cells.rows]
     if run.code is not None:
-        return tables.read(part, run.cells, run.code, coding.bits)
-    places = input_places(coding)
-    digits = torch.stack([input_digits(part, coding, j).to(torch.int16) for j in range(len(places))], dim=1)
-    one = cells.converter
-    return direct.read(
+        return ops.read_tables(part, run.cells, run.code, coding.bits)
+    digits = torch.stack([input_digits(part, coding, j).to(torch.int16) for j in range(len(run.places))], dim=1)
+    return ops.read_direct(
         digits,
-        places,
+        run.places,
         run.cells,
         gain=one.multiplier * 2.0**-one.shift,
         low=one.low,
@@ -183,6 +208,7 @@ def _read_run(
     )
 
 
+@torch.compiler.disable  # hashes strings
 def _noise(
     cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
 ) -> direct.ReadNoise | None:

@@ -44,6 +44,18 @@ class PackedCells:
     levels_only: bool  # no cell lies between levels, and bytes hold the sums
 
     @property
+    def numbers(self) -> list[int]:
+        """Everything but the tensors."""
+        shape = (self.rows, self.columns, self.slices, self.rows_per_block)
+        return [*shape, self.base, *self.sums, int(self.levels_only)]
+
+    @classmethod
+    def of(cls, rest: Tensor, planes: Tensor, factor: Tensor, numbers: list[int]) -> "PackedCells":
+        """The cells of tensors and `numbers`."""
+        rows, columns, slices, block, base, smallest, largest, only = numbers
+        return cls(rows, columns, slices, block, rest, planes, factor, base, (smallest, largest), bool(only))
+
+    @property
     def tiles(self) -> int:
         """Groups of TILE columns."""
         return -(-self.columns // TILE)
