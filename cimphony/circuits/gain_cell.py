@@ -10,6 +10,7 @@ Source: Leroux et al., Nature Computational Science 5 (2025), equations 3 and 4 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -90,13 +91,14 @@ def outputs(cell: GainCell, pulses: Tensor, value: Tensor, decay: Tensor | None,
 
 
 def _scores(query: Tensor, terms: Sequence[Term]) -> Tensor:
-    parts = [query @ current.mT if weight is None else (query @ current.mT) * weight for weight, current in terms]
-    return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+    return reduce(
+        torch.add,
+        (query @ current.mT if weight is None else (query @ current.mT) * weight for weight, current in terms),
+    )
 
 
 def _outputs(pulses: Tensor, terms: Sequence[Term]) -> Tensor:
-    parts = [(pulses if weight is None else pulses * weight) @ current for weight, current in terms]
-    return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+    return reduce(torch.add, ((pulses if weight is None else pulses * weight) @ current for weight, current in terms))
 
 
 def _with_gradient(
