@@ -4,7 +4,7 @@ The staircase of n = 2^bits - 1 steps is Q(x) = clip * floor(n x / clip + 1/2) /
 forms stand in for it in training, each within 1 / (2n) of it everywhere and closer away from the steps as it sharpens:
 
 - tanh: one tanh cell per step (DSQ, Gong et al. 2019); its cost does not grow with the bits.
-- sigmoid: a sum of n sigmoids (Yang et al., Quantization Networks, 2019); from sharpness 2.
+- sigmoid: a sum of n sigmoids (Yang et al., Quantization Networks, 2019); at most 1 / (n (e^sharpness - 1)) further.
 - sine: x - sin(2 pi n x) / (2 pi n), iterated; nothing to set or to anneal.
 
 Three baselines step hard and pass the gradient straight through: dorefa (fixed clip; Zhou et al. 2016), pact (learned

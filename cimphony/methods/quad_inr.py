@@ -15,7 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cimphony.circuits import round_half_up
 from cimphony.errors import DataError
+from cimphony.hardware import INPUT_FRACTION, OUTPUT_FRACTION, Pipeline
 
 
 def quad(x: Tensor) -> Tensor:
@@ -168,6 +170,21 @@ def psnr(picture: Tensor, truth: Tensor) -> float:
     """Peak signal-to-noise ratio [dB] for values 0 to 1."""
     error = float((picture.double() - truth.double()).square().mean())
     return math.inf if error == 0 else -10 * math.log10(error)
+
+
+def fixed_point(pipeline: Pipeline) -> Callable[[Tensor], Tensor]:
+    """An activation as hardware computes it, for `Inr.activation`: rounded to its input format, wrapped, exact inside.
+
+    For quad the pipeline `quad`, for sine_matched one of the sines; no gradient passes.
+    """
+    half = 1 << (pipeline.input_bits - 1)
+
+    def activation(z: Tensor) -> Tensor:
+        codes = round_half_up(z.detach().double() * (1 << INPUT_FRACTION)).to(torch.int64).cpu().numpy()
+        results = pipeline.evaluate((codes + half) % (2 * half) - half)
+        return torch.from_numpy(results).to(z.device, z.dtype) / (1 << OUTPUT_FRACTION)
+
+    return activation
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def load_picture(name: str | Path, size: int | None = None, *, colour: bool = Fa
     Raises DataError for a picture that is not there, or larger `size` than it has.
     """
     pixels = _pixels(name)
-    image = torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+    image = torch.from_numpy(np.array(pixels)).float() / 255
     image = image[..., None] if image.dim() == 2 else image[..., :3]
     if not colour and image.shape[-1] == 3:
         image = (image * torch.tensor([0.299, 0.587, 0.114])).sum(dim=-1, keepdim=True)
@@ -45,7 +45,7 @@ def load_picture(name: str | Path, size: int | None = None, *, colour: bool = Fa
 
 def _pixels(name: str | Path) -> Any:
     if Path(name).is_file():
-        return np.asarray(_extra("PIL.Image", "pillow").open(name).convert("RGB"))
+        return np.array(_extra("PIL.Image", "pillow").open(name).convert("RGB"))
     data = _extra("skimage.data", "scikit-image")
     found = getattr(data, str(name), None) if str(name).isidentifier() else None
     if not callable(found):
