@@ -204,7 +204,7 @@ def _read_run(
         gain=one.multiplier * 2.0**-one.shift,
         low=one.low,
         high=one.high,
-        noise=_noise(cells, coding, plan, run, seed, first_token),
+        noise=_noise(cells, coding, plan, run, seed, first_token),  # pyright: ignore[reportCallIssue]
     )
 
 
