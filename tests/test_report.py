@@ -127,6 +127,20 @@ def test_accuracy_table():
     assert accuracy_table([evaluation(metric="accuracy")]).rows[1][4] == "+0.100"
 
 
+def test_chips_that_leave_work_out_are_marked():
+    attention = Operation(layer="a", kind="dynamic_matmul", m=4, k=64, n=4)
+    linear = Operation(layer="w", kind="static_matmul", m=4, k=256, n=128)
+    work = Workload(model="small", operations=[linear, attention])
+    results = {"reports": [estimate(work, load_chip(name)).to_dict() for name in ("pcm-256", "gpu-h100")]}
+    table = cost_table(results)
+    assert [row[0] for row in table.rows] == ["pcm-256 *", "gpu-h100"]
+    assert table.note.startswith("* has no unit for some matrix products")
+    page = render_report([new_record("cost", "Cost", results={"model": "small", **results})])
+    assert table.note in page
+    assert "the least energy" in page  # the unmarked one; a marked chip never leads
+    assert cost_table(costs().results).note == ""
+
+
 def test_cost_table_compares_with_the_last_chip():
     rows = cost_table(costs().results).rows
     assert [row[0] for row in rows] == ["hyflexpim", "gpu-h100"]

@@ -74,6 +74,8 @@ def show(table: Table, one_line: bool = False) -> None:
     elif not console.is_terminal or all(column.no_wrap for column in drawn.columns):
         console = Console(width=max(console.width, _natural_width(drawn)))
     console.print(drawn)
+    if table.note:
+        say(table.note)
 
 
 def _natural_width(drawn: rich.table.Table) -> int:

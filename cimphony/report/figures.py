@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cimphony.record import Record
-from cimphony.report.tables import chip_name, measure
+from cimphony.report.tables import chip_name, marked_name, measure
 from cimphony.report.words import age_words, number, quantity
 
 Figure = dict[str, Any]
@@ -26,6 +26,9 @@ def accuracy_figure(records: Sequence[Record]) -> Figure:
         "title": {"text": _label(measure(records[0].results)), "font": {"size": 13}},
         "type": "log" if wide else "linear",
     }
+    if shown and not wide:
+        room = 0.06 * (max(shown) - min(shown)) or 0.01
+        axis["range"] = [min(shown) - room, max(shown) + room]
     ticks = [_label(f"{chip} · {age_words(age)}") for chip, age in slots]
     rows = {"tickvals": list(range(len(slots))), "ticktext": ticks, "range": [len(slots) - 0.5, -0.5]}
     layout = _layout(70 + 46 * max(1, len(slots)) + 50, axis, rows, showlegend=True)
@@ -84,7 +87,7 @@ def cost_figures(reports: Sequence[dict[str, Any]]) -> dict[str, Figure]:
     """Energy, latency, throughput and area: a panel each, a dot per chip, on a logarithmic axis."""
     panels = {}
     for key, unit in _PANELS:
-        found = [(report["chip"], report["totals"][key]) for report in reports if report["totals"].get(key)]
+        found = [(marked_name(report), report["totals"][key]) for report in reports if report["totals"].get(key)]
         if found:
             panels[key] = _panel(found, unit)
     return panels
@@ -114,10 +117,10 @@ def share_figure(reports: Sequence[dict[str, Any]], by: str) -> Figure:
     if max(rest, default=0.0) > 1e-6:
         traces.append(_bar("the rest", rest, _SERIES - 1))
     axis = {"ticksuffix": " %", "range": [0, 100], "dtick": 25}
-    ticks = [_label(report["chip"]) for report in reports]
+    ticks = [_label(marked_name(report)) for report in reports]
     rows = {"tickvals": list(range(len(reports))), "ticktext": ticks, "range": [len(reports) - 0.5, -0.5]}
-    height = 60 + 40 * len(reports) + 26 * math.ceil(len(traces) / 2)
-    return {"data": traces, "layout": _layout(height, axis, rows, showlegend=True, barmode="stack", bargap=0.35)}
+    layout = _layout(40 + 40 * len(reports), axis, rows, barmode="stack", bargap=0.35)
+    return {"data": traces, "layout": layout}
 
 
 def _shares(report: dict[str, Any], by: str) -> dict[str, float]:

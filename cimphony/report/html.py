@@ -6,6 +6,8 @@ from typing import Any
 
 from cimphony.report.tables import Table
 
+_MANY = 8  # columns that a page has room for
+
 
 class Html(str):
     """Text that already is HTML; anything else is escaped when it becomes a child of an element."""
@@ -56,8 +58,10 @@ def table(content: Table) -> Html:
         element("caption", content.caption),
         element("thead", element("tr", heads)),
         element("tbody", [_row(row, kinds) for row in content.rows]),
+        class_="wide" if len(content.columns) > _MANY else None,
     )
-    return element("div", body, class_="frame", role="region", aria_label=content.caption, tabindex="0")
+    note = element("p", content.note, class_="quiet small") if content.note else Html("")
+    return Html(element("div", body, class_="frame", role="region", aria_label=content.caption, tabindex="0") + note)
 
 
 def _row(row: tuple[str, ...], kinds: list[str | None]) -> Html:

@@ -20,10 +20,12 @@ from cimphony.report.tables import (
     mapping_table,
     measure,
     model_name,
+    ordered,
+    partly_costed,
     plain,
     series,
 )
-from cimphony.report.words import against, age_words, factor, number, quantity, share, spread
+from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
 Figures = dict[str, Figure]
 
@@ -37,22 +39,25 @@ def headline(records: Sequence[Record]) -> Html:
 
 def _evaluation_sentence(record: Record) -> Html:
     results = record.results
-    groups = sorted(results["groups"], key=lambda group: (group["fidelity"] != "exact", group["age"]))
+    groups = ordered(results)
     first, digital = groups[0], results.get("digital")
     changes = [
         f"{age_words(group['age'])} {against(group['mean'], digital, higher_is_better(results))}"
         for group in groups
         if group["fidelity"] == first["fidelity"]
     ]
-    lead = element("strong", f"{measure(results)} {spread(first['mean'], first.get('sd'))}")
-    rest = f" on {chip_name(record)}, {first['fidelity']} reads; digital {number(digital)}: {', '.join(changes)}"
+    lead = element("strong", spread(first["mean"], first.get("sd")))
+    rest = f" {measure(results)} on {chip_name(record)}, {first['fidelity']} reads"
+    rest += f"; digital {number(digital)}: {', '.join(changes)}"
     return Html(lead + element("span", rest))
 
 
 def _cost_sentence(record: Record) -> Html:
     reports = record.results["reports"]
     last = reports[-1]
-    best = min(reports, key=lambda report: report["totals"]["energy"])
+    best = min(
+        (one for one in reports if not partly_costed(one)), default=last, key=lambda report: report["totals"]["energy"]
+    )
     totals = best["totals"]
     lead = element("strong", f"{quantity(totals['energy'], 'J')} and {quantity(totals['latency'], 's')} a request")
     if best is last:
@@ -66,7 +71,8 @@ def evaluation(records: Sequence[Record], figures: Figures) -> Html:
     parts = []
     for together in series(records):
         settings = together[0].settings
-        name = " on ".join(plain(one) for one in (model_name(settings), settings.get("data")) if one)
+        named = (("model", model_name(settings)), ("text", plain(settings.get("data", ""))))
+        name = ", ".join(f"{kind} {one}" for kind, one in named if one not in ("", MISSING)).capitalize()
         plotted = accuracy_figure(together)
         label = (
             f"Plot of {measure(together[0].results)}: one point per simulated chip, the mean, one standard deviation"
@@ -108,9 +114,14 @@ def _shares(reports: Sequence[dict[str, Any]], figures: Figures) -> Html:
     figure = share_figure(reports, "component")
     if not figure["data"]:
         return Html("")
-    return plot(
-        figures, figure, "Share of the energy of every chip by component", "Where the energy goes, by component"
-    )
+    return plot(figures, figure, "Share of the energy of every chip by component", key(figure))
+
+
+def key(figure: Figure) -> list[Html]:
+    """What the colours of a plot mean; unlike Plotly's legend it wraps."""
+    named = [(trace["name"], trace["marker"]["color"]) for trace in figure["data"]]
+    items = [element("li", element("i", style=f"background:{colour}"), Html(name)) for name, colour in named]
+    return [element("p", "Where the energy goes, by component:"), element("ul", items, class_="key")]
 
 
 def _breakdowns(report: dict[str, Any]) -> Html:
@@ -214,7 +225,7 @@ def note(text: str) -> Html:
     return element("p", text, class_="note", role="note")
 
 
-def plot(figures: Figures, figure: Figure, label: str, caption: str) -> Html:
+def plot(figures: Figures, figure: Figure, label: str, caption: Any) -> Html:
     """A place for a plot; the script at the end of the page draws it."""
     name = f"plot-{len(figures) + 1}"
     figures[name] = figure

@@ -8,6 +8,7 @@ from cimphony.record import Record
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
 _NUMBERS = frozenset((1, 2, 3))
+PARTLY_NOTE = "* has no unit for some matrix products: they are not in these numbers (see the assumptions)"
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,14 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
+    note: str = ""
 
     def without(self, *names: str) -> "Table":
         """The same table without some columns."""
         kept = [position for position, name in enumerate(self.columns) if name not in names]
         rows = tuple(tuple(row[position] for position in kept) for row in self.rows)
         numeric = frozenset(new for new, old in enumerate(kept) if old in self.numeric)
-        return Table(self.caption, tuple(self.columns[position] for position in kept), rows, numeric)
+        return Table(self.caption, tuple(self.columns[position] for position in kept), rows, numeric, self.note)
 
 
 def chip_name(record: Record) -> str:
@@ -64,9 +66,14 @@ def accuracy_table(records: Sequence[Record]) -> Table:
     name = measure(results)
     caption = f"{name.capitalize()}, {'higher' if higher_is_better(results) else 'lower'} is better"
     rows = [("digital", MISSING, MISSING, number(results.get("digital")), MISSING, MISSING)]
-    rows += [_accuracy_row(record, group) for record in records for group in record.results.get("groups", [])]
+    rows += [_accuracy_row(record, group) for record in records for group in ordered(record.results)]
     columns = ("Chip", "Age", "Reads", name.capitalize(), "Against digital", "Chips")
     return Table(caption, columns, tuple(rows), frozenset((3, 4, 5)))
+
+
+def ordered(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Groups of an evaluation, exact reads first, then by age."""
+    return sorted(results.get("groups", []), key=lambda group: (group["fidelity"] != "exact", group["age"]))
 
 
 def _accuracy_row(record: Record, group: dict[str, Any]) -> tuple[str, ...]:
@@ -89,7 +96,18 @@ def cost_table(results: dict[str, Any]) -> Table:
     if last:
         columns = (*columns, f"Energy vs\n{last['chip']}", f"Latency vs\n{last['chip']}")
     rows = tuple(_cost_row(report, last) for report in reports)
-    return Table(f"Cost of one request{_request(reports)}", columns, rows, frozenset(range(1, len(columns))))
+    note = PARTLY_NOTE if any(partly_costed(report) for report in reports) else ""
+    return Table(f"Cost of one request{_request(reports)}", columns, rows, frozenset(range(1, len(columns))), note)
+
+
+def marked_name(report: dict[str, Any]) -> str:
+    """Name of a chip, starred where part of the work is left out."""
+    return f"{report['chip']}{' *' if partly_costed(report) else ''}"
+
+
+def partly_costed(report: dict[str, Any]) -> bool:
+    """True where matrix products are left out because the chip has no unit for them."""
+    return any("matmul stays digital, not costed" in one for one in report.get("assumptions", []))
 
 
 def _request(reports: Sequence[dict[str, Any]]) -> str:
@@ -100,7 +118,7 @@ def _request(reports: Sequence[dict[str, Any]]) -> str:
 def _cost_row(report: dict[str, Any], last: dict[str, Any] | None) -> tuple[str, ...]:
     totals = report["totals"]
     row = (
-        _count(report) + str(report["chip"]),
+        f"{_count(report)}{marked_name(report)}",
         quantity(totals.get("energy"), "J"),
         quantity(totals.get("latency"), "s"),
         quantity(totals.get("throughput"), "/s"),

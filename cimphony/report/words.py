@@ -21,9 +21,11 @@ def age_words(seconds: float) -> str:
 
 def number(value: float | None) -> str:
     """Four significant digits; a dash where there is no number."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return MISSING
-    return f"{value:.4g}" if abs(value) < 1e5 else f"{value:.3e}"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{value:.0f}"
+    return f"{value:.4g}"
 
 
 def spread(mean: float | None, sd: float | None) -> str:
