@@ -13,6 +13,7 @@ from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record, write_record
 from cimphony.report import accuracy_table, cost_table, render_report, write_report
+from cimphony.report.layers import layers_table
 from cimphony.report.words import against, age_words, factor, quantity, spread
 from cimphony.workload import Operation, Workload
 
@@ -35,7 +36,14 @@ def evaluation(name: str = "hyflexpim", metric: str = "perplexity per byte") -> 
         for (age, fidelity), values in VALUES.items()
         for seed, value in enumerate(values)
     ]
-    layers = [{"layer": "head", "runs_on": "digital", "why": "excluded"}]
+    part = {"columns": 128, "mode": "slc", "slices": [1, 2], "device": {"kind": "pcm"}, "kernel": "tables"}
+    applied = {"layer": "first", "runs_on": "analog", "rows": 64, "columns": 128, "input": {"bits": None}}
+    layers = [
+        {"layer": "head", "runs_on": "digital", "why": "excluded"},
+        applied | {"fidelity": "effective", "parts": [part | {"adc_bits": None, "kernel": "product"}]},
+        applied
+        | {"fidelity": "exact", "parts": [part | {"adc_bits": 6, "adc_codes": [0, 63], "adc_step_levels": 1.0}]},
+    ]
     return new_record(
         "evaluation", f"{metric} on {name}", settings={"name": "demo", "data": "demo"}, layers=layers,
         chip=chip.model_dump(mode="json"),
@@ -104,6 +112,14 @@ def test_bad_input(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_report([evaluation()], tmp_path / "file" / "report.html")
+
+
+def test_layers_that_differ_in_fidelity_share_a_row():
+    head, first = layers_table("layers", evaluation().layers).rows
+    assert head[2] == "digital: excluded"
+    size, cells, converter, reads, kernel = (first[column] for column in (1, 3, 5, 7, 8))
+    assert (size.split(), cells) == (["64", "×", "128"], "128 columns, slc, 2 slices")
+    assert (converter, reads, kernel) == ("6 bits, step 1, codes 0 to 63", "effective; exact", "product; tables")
 
 
 def test_interrupted_is_said():

@@ -22,13 +22,14 @@ def _line(name: str, rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     if row.get("runs_on") == "digital":
         return (name, MISSING, f"digital: {row.get('why', '')}", *(MISSING,) * 6)
     parts = [part for one in rows for part in one.get("parts", [])]
+    converted = [part for part in parts if part.get("adc_bits") is not None]
     return (
         name,
-        " × ".join(str(row[key]) for key in ("rows", "columns") if key in row),
+        "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(str(row[key]) for key in ("rows", "columns") if key in row),
         str(row.get("runs_on", MISSING)),
         _each(map(_cells, parts)),
         _inputs(row),
-        _each(map(_converter, parts)),
+        _each(map(_converter, converted)),
         _each(_device(part["device"]) for part in parts if "device" in part),
         _each(str(one["fidelity"]) for one in rows if one.get("fidelity")),
         _each(str(part["kernel"]) for part in parts if part.get("kernel")),
@@ -54,8 +55,6 @@ def _inputs(row: dict[str, Any]) -> str:
 
 
 def _converter(part: dict[str, Any]) -> str:
-    if part.get("adc_bits") is None:
-        return "none"
     low, high = part.get("adc_codes", ("", ""))
     return f"{part['adc_bits']} bits, step {number(part.get('adc_step_levels'))}, codes {low} to {high}"
 
