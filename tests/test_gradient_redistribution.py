@@ -177,5 +177,23 @@ def test_wrong_order_and_bad_values() -> None:
         assign_(net, 0.1)
     with pytest.raises(cim.DataError, match="slc_rate = 2"):
         assign_(net, 2, by="random")
+    single = cim.convert_(
+        model(), cim.load_chip("hyflexpim").replace({"units.analog.cell": {"bits": 2, "device": {"kind": "ideal"}}})
+    )
+    with pytest.raises(cim.DataError, match="has one cell mode"):
+        assign_(single, 0.1, by="magnitude")
     with pytest.raises(cim.DataError, match="no step was taken"):
         GradientRedistribution().fit(decompose_(model()), [], loss=loss, progress=False)
+
+
+def test_cost_reads_the_same_modes() -> None:
+    """Cells by mode, from numbers and from cost, for a decomposed layer at the chip's own SLC rate."""
+    net = trained()
+    work = cim.trace(net, inputs=(1, 96))
+    cim.program_(assign_(cim.convert_(net, cim.load_chip("hyflexpim")), 0.25))
+    chip = net[0].left.tiles[0].chip
+    assert chip.units["analog"].cell.slc_rate == 0.25
+    for placed in (layer for block in cim.place(work, chip).blocks for layer in block.layers):
+        tiles = net.get_submodule(placed.layer).tiles[0].programmed
+        cells = sum(part.conductance.numel() for part in tiles.cells.values())
+        assert cells == placed.cells, placed.layer

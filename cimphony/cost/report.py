@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cimphony.errors import DataError
-from cimphony.mapping import Placement
+from cimphony.mapping import Placement, layout
 
 View = Literal["component", "layer", "phase", "operation"]
 VIEWS: tuple[View, ...] = ("component", "layer", "phase", "operation")
@@ -139,6 +139,7 @@ class CostReport:
             "totals": totals,
             "chips": place.chips,
             "utilisation": place.utilisation,
+            "placement": _layout(place),
             "by": {view: self.by(view) for view in VIEWS},
             "assumptions": list(self.assumptions),
         }
@@ -178,6 +179,19 @@ class CostReport:
         return [
             {view: name, "energy": energy[name] + static * latency[name], "latency": latency[name]} for name in energy
         ]
+
+
+def _layout(place: Placement) -> dict[str, Any] | None:
+    """What sits where: segments are [chip, unit below it, block, first array, arrays]; None without arrays."""
+    if not place.capacity:
+        return None
+    return {
+        "level": place.level,
+        "chips": place.chips,
+        "levels_per_chip": max(1, place.capacity // max(1, place.per_level)),
+        "arrays_per_level": place.per_level,
+        "segments": [[one.chip, one.level, one.block, one.start, one.arrays] for one in layout(place)],
+    }
 
 
 def _compared(name: str, unit: str, this: float, other: float) -> dict[str, Any]:

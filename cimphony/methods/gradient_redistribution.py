@@ -265,10 +265,12 @@ def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, se
 
     The first `slc_rate` of the ranks go to SLC: a rank's row of diag(sigma) V^T and its column of U share a mode. A
     layer that was not decomposed is ordered by the magnitude of its output columns, whatever `by` says of the others;
-    `by="random"` draws with `seed`. Programming comes after.
+    `by="random"` draws with `seed`. The chip the model holds gets this rate too, so that cost reads the same.
+    Programming comes after.
     """
     if not 0 <= slc_rate <= 1:
         raise DataError(f"slc_rate = {slc_rate} is not allowed: it is a share, 0 to 1")
+    _change_rate(model, slc_rate)
     pairs = {name: module for name, module in model.named_modules() if isinstance(module, FusedLowRank)}
     inner = {f"{name}.{side}" for name in pairs for side in ("left", "right")}
     for name, pair in pairs.items():
@@ -283,6 +285,19 @@ def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, se
             order = torch.argsort(_drawn(norms, name, seed) if by == "random" else norms, descending=True, stable=True)
             _assign(layer, Assignment("column", _split(order, slc_rate)))
     return model
+
+
+def _change_rate(model: nn.Module, slc_rate: float) -> None:
+    """The SLC rate of the chip that the model's tiles hold."""
+    tiles = [one for layer in model.modules() if isinstance(layer, AnalogLayer) for one in layer.tiles]
+    if not tiles:
+        raise StateError("assign_: the model is not converted; cim.convert_(model, chip) comes first")
+    first = tiles[0]
+    if len(first.unit.cell.bits) < len(MODES):
+        raise DataError(f"chip {first.chip.name!r} has one cell mode; assign_ needs a chip with SLC and MLC")
+    chip = first.chip.replace({f"units.{first.unit_name}.cell.slc_rate": slc_rate})
+    for one in tiles:
+        one.use(chip)
 
 
 def _importance(pair: FusedLowRank, name: str, by: Selection, seed: int) -> Tensor:
@@ -313,11 +328,6 @@ def _split(order: Tensor, slc_rate: float) -> dict[Mode, Tensor]:
 
 def _assign(layer: AnalogLayer, assignment: Assignment) -> None:
     for tiles in layer.tiles:
-        missing = [mode for mode in assignment.modes if mode not in tiles.unit.cell.bits]
-        if missing:
-            raise DataError(
-                f"chip {tiles.chip.name!r} has no {missing[0]} cells; assign_ needs a chip with SLC and MLC"
-            )
         tiles.assignment, tiles.programmed = assignment, None
 
 

@@ -165,7 +165,9 @@ class Recorder(TorchFunctionMode):
         if stored is None:
             self._found.append({"layer": self._layer, "kind": "dynamic_matmul", **found})
         else:
-            self._found.append({"layer": self._stored_layer(stored), "kind": "static_matmul", **found})
+            axis = getattr(self._running[-1][1], "modes_by", None) if self._running else None
+            split = {} if axis is None else {"modes_by": axis}
+            self._found.append({"layer": self._stored_layer(stored), "kind": "static_matmul", **split, **found})
 
     def _simple(self, kind: OperationKind, function: str, result: Tensor) -> None:
         for found in reversed(self._found):

@@ -28,15 +28,20 @@ class Tiles:
     """The tiles behind one layer. Holds no parameter: the layer's own weight stays the digital master."""
 
     def __init__(self, chip: Chip, unit_name: str, layer: str) -> None:
-        unit = chip.units[unit_name]
-        assert isinstance(unit, CrossbarUnit)
-        self.chip, self.unit_name, self.unit, self.layer = chip, unit_name, unit, layer
+        self.unit_name, self.layer = unit_name, layer
+        self.use(chip)
         self.input_range: float | None = None  # learned by calibration
         self.sum_range: dict[Mode, float] = {}  # learned by calibration, in levels
         self.assignment: Assignment | None = None  # cell modes, where a method chose them; None: by column norm
         self.programmed: Programmed | None = None
         self.tokens_read = 0
         self._sample: list[Tensor] | None = None
+
+    def use(self, chip: Chip) -> None:
+        """Take the unit of this chip; cells are written anew by the next programming."""
+        unit = chip.units[self.unit_name]
+        assert isinstance(unit, CrossbarUnit)
+        self.chip, self.unit = chip, unit
 
     # calibration
 
