@@ -31,7 +31,7 @@ struct Cells {
 };
 
 // Input bits as table indices: word [block, token, group], byte j = which rows of the group have bit j set.
-// A group has up to 6 rows; their subset sums make one table.
+// A group has up to 6 rows (5 with entries of 64 bytes); their subset sums make one table. An index counts 8 bytes.
 struct Chunk {
     const uint64_t *words;
     int32_t bits;    // 1 to 8 bits in this chunk
@@ -60,12 +60,14 @@ struct Noise {
 };
 
 EXPORT int cim_instruction_set();
+EXPORT int cim_widest_entry();  // bytes of the largest table entry of this build: 32, or 64
 EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows, int64_t columns,
                        int64_t rows_per_block, int32_t *result);
 EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64_t first_tile, int64_t last_tile);
 EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
-                            int32_t group, int32_t low_bit, int32_t bits, uint64_t *words);
-EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int64_t tokens,
+                            int32_t group, int32_t entry_bytes, int32_t low_bit, int32_t bits, uint64_t *words);
+EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int32_t entry_bytes,
+                            int64_t tokens,
                             int64_t first_tile, int64_t last_tile, int32_t *result);
 EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
                        const int32_t *difference, int32_t *result);

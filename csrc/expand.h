@@ -3,6 +3,8 @@
 #include "cimphony.h"
 #include "simd.h"
 
+constexpr int AHEAD = 128;  // rows fetched before they are needed
+
 // Packed rows of one block, slice and tile.
 struct Rows {
     const int8_t *rest;
@@ -23,6 +25,19 @@ struct Rows {
             value += chosen(planes[row * plane_count + plane] >> (half * LANES), (uint16_t)(256 << plane));
         return value;
     }
+
+#if defined(__AVX512BW__)
+    // Conductances of all columns of the tile.
+    inline u16x32 conductances(int64_t row) const {
+        __builtin_prefetch(rest + (row + AHEAD) * TILE);
+        u16x32 value = (u16x32)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(rest + row * TILE)));
+        value += (uint16_t)(256 * base);
+        value += (u16x32)_mm512_maskz_set1_epi16((__mmask32)planes[row * plane_count], 256);
+        for (int plane = 1; plane < plane_count; plane++)
+            value += (u16x32)_mm512_maskz_set1_epi16((__mmask32)planes[row * plane_count + plane], (short)(256 << plane));
+        return value;
+    }
+#endif
 
     // Levels of all columns of the tile.
     inline u8x32 level(int64_t row) const {

@@ -81,7 +81,8 @@ static inline uint64_t transpose(uint64_t x) {
 
 // Bits low_bit to low_bit + bits - 1 of every input; indices count table entries in units of 8 bytes.
 EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
-                            int32_t group, int32_t low_bit, int32_t bits, uint64_t *words) {
+                            int32_t group, int32_t entry_bytes, int32_t low_bit, int32_t bits, uint64_t *words) {
+    const int scale = entry_bytes == 64 ? 3 : 2;
     const uint64_t mask = (1u << bits) - 1;
     for (int64_t first = 0; first < rows; first += rows_per_block) {
         const int64_t last = std::min(first + rows_per_block, rows);
@@ -90,7 +91,7 @@ EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows,
                 uint64_t bytes = 0;
                 for (int64_t r = row; r < std::min(row + group, last); r++)
                     bytes |= ((uint64_t)(inputs[token * rows + r] >> low_bit) & mask) << 8 * (r - row);
-                *words++ = transpose(bytes) << 2;
+                *words++ = transpose(bytes) << scale;
             }
     }
 }

@@ -12,6 +12,9 @@ from torch import Tensor
 from cimphony import native
 from cimphony.kernels.packed import INT16, UINT16, PackedCells
 
+_FEW_TOKENS = 24
+_TALL = 160  # rows of a block
+
 Code = tuple[int, int, int, int, int]  # rounding, multiplier, shift, low, high: csrc/cimphony.h
 
 
@@ -59,29 +62,33 @@ def read(
     library = native.library(isa)
     assert library is not None
     inputs = inputs.contiguous()
-    tokens, group = inputs.shape[0], _rows_of_a_table(inputs.shape[0])
+    tokens = inputs.shape[0]
+    wide = tokens <= _FEW_TOKENS and not packed.levels_only
+    group, entry = _rows_of_a_table(tokens, packed.rows_per_block), library.cim_widest_entry() if wide else 32
     groups = sum(-(-rows // group) for rows in packed.block_rows)
     plan = _chunks(bits, max(abs(code[3]), abs(code[4])))
     words = torch.empty(len(plan), tokens * groups, dtype=torch.int64)
     chunks = (_Chunk * len(plan))()
     for index, (low, count) in enumerate(plan):
         where = words[index].data_ptr()
-        shape = (tokens, packed.rows, packed.rows_per_block, group)
+        shape = (tokens, packed.rows, packed.rows_per_block, group, entry)
         library.cim_pack_inputs(inputs.data_ptr(), *shape, low, count, where)
         chunks[index] = _Chunk(where, count, 1 << low, int(low + count == bits), 0)
     result = torch.empty(tokens, packed.columns, dtype=torch.int32)
     cells, to = packed.struct(code), result.data_ptr()
 
     def work(first: int, last: int) -> None:
-        library.cim_read_tables(cells, chunks, len(plan), group, tokens, first, last, to)
+        library.cim_read_tables(cells, chunks, len(plan), group, entry, tokens, first, last, to)
 
     packed.over_tiles(work, threads)
     return result
 
 
-def _rows_of_a_table(tokens: int) -> int:
-    """Larger tables take longer to make and save more look-ups in each token."""
-    return 3 if tokens <= 2 else 4 if tokens <= 24 else 6
+def _rows_of_a_table(tokens: int, block: int) -> int:
+    """Larger tables take longer to make and save more look-ups in each token; all of a block's should fit the cache."""
+    if tokens <= 2:
+        return 3
+    return 4 if tokens <= _FEW_TOKENS or block > _TALL else 6
 
 
 def _chunks(bits: int, largest_code: int) -> list[tuple[int, int]]:
