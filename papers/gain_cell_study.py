@@ -54,6 +54,7 @@ class Study:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.work, self.out, self.steps, self.tuned = arguments.work, arguments.out, arguments.steps, arguments.tuned
+        self.only: list[str] | None = arguments.only
         training, held_out = train_demo.load_text()
         self.training, self.text = train_demo.as_ids(training), cim.load_text("demo")
         assert bytes(self.text.tolist()) == held_out, "another Python's reference: the held-out text differs"
@@ -88,6 +89,8 @@ class Study:
 
     def once(self, name: str, measure: Callable[[], Any]) -> None:
         """Measure what the record lacks, and write it down."""
+        if self.only and name not in self.only:
+            return
         if name not in self.results:
             self.results[name] = measure()
             self.write(complete=False)
@@ -235,6 +238,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "gain_cell_attention.json")
     parser.add_argument("--steps", type=int, default=260, help="training steps of every variant")
     parser.add_argument("--tuned", type=int, default=60, help="those of them after adaptation")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure these entries of the record alone")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     Study(arguments).run()

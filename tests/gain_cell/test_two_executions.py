@@ -119,3 +119,27 @@ def test_the_cache_of_generate_is_a_ring() -> None:
     assert found.get_seq_length() == 44
     found.reset()
     assert found.get_seq_length() == 0
+
+
+def test_entries_of_the_batch_can_be_chosen_and_repeated() -> None:
+    model = cim.convert_(llama(), chip(window=32, noise={"read": 1e-6, "write": 0.01}))
+    ids = tokens(2, 40)
+
+    def follow(change: Any) -> torch.Tensor:
+        cim.program_(model, seed=1)
+        cache = cim.nn.GainCellCache(model)
+        with torch.no_grad():
+            model(ids[:, :-1], past_key_values=cache)
+            return model(change(ids[:, -1:], cache), past_key_values=cache).logits
+
+    def keep_second(last: torch.Tensor, cache: Any) -> torch.Tensor:
+        cache.batch_select_indices(torch.tensor([1]))
+        return last[1:]
+
+    def twice(last: torch.Tensor, cache: Any) -> torch.Tensor:
+        cache.batch_repeat_interleave(2)
+        return last.repeat_interleave(2, dim=0)
+
+    whole = follow(lambda last, _: last)
+    torch.testing.assert_close(follow(keep_second), whole[1:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(follow(twice), whole.repeat_interleave(2, dim=0), rtol=0, atol=1e-5)
