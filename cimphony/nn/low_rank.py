@@ -65,7 +65,7 @@ class FusedLowRank(nn.Module):
         self.left.weight = nn.Parameter(layer.left.detach().clone())
         if layer.bias is not None:
             self.left.bias = nn.Parameter(layer.bias.detach().clone())
-        self.left.modes_by = "row"  # a rank is an input of U: cell modes divide its rows
+        self.left.__dict__["modes_by"] = "row"  # read by trace: a rank is an input of U, cell modes divide its rows
         self.register_buffer("sigma", layer.sigma.detach().clone())
         self.register_buffer("gradient", layer.gradient.clone())
 
