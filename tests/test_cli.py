@@ -35,7 +35,8 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "run", "cost", "chips", "chips show", "chips schema", "report", "reproduce"]
+    "command",
+    ["demo", "run", "cost", "chips", "chips show", "chips schema", "chips compare", "report", "reproduce", "validate"],
 )
 def test_help_has_an_example(command):
     text = run(*command.split(), "--help")
@@ -90,11 +91,6 @@ def test_demo_from_start_to_report(tmp_path):
     written = {path.name for path in (tmp_path / "runs" / "demo").iterdir()}
     assert written == {"hyflexpim.json", "pcm-256.json", "cost.json", "report.html"}
     assert "hyflexpim" in run("demo", "--seeds", "1", "--max-tokens", "32")  # measured anew, not gone on with
-
-
-def test_reproduce():
-    assert "reproduced" in run("reproduce", "hyflexpim", "--out", "claims.json")
-    assert read_record("claims.json").kind == "claims"
 
 
 @pytest.mark.parametrize(
@@ -155,3 +151,18 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
     kept = read_record(record)
     assert kept.results["points"]
     assert not kept.complete
+
+
+def test_chips_compare_lists_what_differs():
+    printed = run("chips", "compare", "hyflexpim", "hyflexpim-corrected")
+    assert "units.analog.encoding.flip" in printed
+    assert "units.analog.rows" not in printed  # the same in both
+    assert "differ in 0 fields" in " ".join(run("chips", "compare", "isaac", "isaac").split())
+
+
+def test_validate_and_reproduce_leave_record_and_page(tmp_path):
+    assert "held-out points" in run("validate", "--out", str(tmp_path))
+    assert "not reproduced" in run("reproduce", "hyflexpim", "--out", str(tmp_path))
+    for name in ("macros", "hyflexpim"):
+        assert read_record(tmp_path / f"{name}.json").kind == "claims"
+        assert "<html" in (tmp_path / f"{name}.html").read_text(encoding="utf-8")[:200]

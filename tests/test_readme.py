@@ -49,7 +49,7 @@ def test_commands(tmp_path, monkeypatch):
         result = CliRunner().invoke(app, expanded)
         assert result.exit_code == 0, f"{line}: {result.output}"
         seen.add(arguments[0])
-    assert seen == {"demo", "run", "cost", "chips", "reproduce", "report"}
+    assert seen == {"demo", "run", "cost", "chips", "reproduce", "report", "validate"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

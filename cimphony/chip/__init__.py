@@ -1,6 +1,6 @@
 """The chip description: frozen, validated, torch-free. Named chips are in `cimphony/chips/*.yaml`."""
 
-from cimphony.chip.chip import Chip, OperationKind, Unit, build_chip
+from cimphony.chip.chip import Chip, OperationKind, Unit, build_chip, differences
 from cimphony.chip.crossbar import (
     Adc,
     Cell,
@@ -66,5 +66,6 @@ __all__ = [
     "Unit",
     "build_chip",
     "chip_names",
+    "differences",
     "load_chip",
 ]

@@ -95,6 +95,24 @@ def build_chip(data: Any) -> Chip:
         raise ChipError(explain(error, Chip, fields)) from None
 
 
+def differences(one: Chip, other: Chip) -> list[tuple[str, str, str]]:
+    """(dotted field, value in one, value in the other) wherever two chips differ; "-" where a field is missing."""
+    left, right = (dict(_leaves(chip.model_dump(mode="json"), "")) for chip in (one, other))
+    fields = [*left, *(field for field in right if field not in left)]
+    return [
+        (field, left.get(field, "-"), right.get(field, "-"))
+        for field in fields
+        if left.get(field, "-") != right.get(field, "-")
+    ]
+
+
+def _leaves(value: Any, path: str) -> list[tuple[str, str]]:
+    if not isinstance(value, dict):
+        return [(path, str(value))]
+    fields = cast(dict[str, Any], value)
+    return [leaf for key, part in fields.items() for leaf in _leaves(part, f"{path}.{key}" if path else str(key))]
+
+
 def _set(data: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     place = data

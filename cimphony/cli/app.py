@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cimphony.chip import Chip, chip_names, load_chip
+from cimphony.chip import Chip, chip_names, differences, load_chip
 from cimphony.cli import runs
 from cimphony.cli.show import Commands, say, show
 from cimphony.record import Record, read_record, write_record
@@ -193,18 +193,46 @@ def report(
     say(f"Report: {write_report([read_record(path) for path in records], out, title=title)}")
 
 
+@chips_app.command("compare", epilog="Example: `cimphony chips compare hyflexpim hyflexpim-corrected`")
+def chips_compare(
+    one: Annotated[str, typer.Argument(metavar="NAME|PATH", help="a preset or a YAML file", show_default=False)],
+    other: Annotated[str, typer.Argument(metavar="NAME|PATH", help="the chip to hold it against", show_default=False)],
+) -> None:
+    """Every field in which two chips differ."""
+    rows = tuple(differences(load_chip(one), load_chip(other)))
+    show(Table(f"{one} and {other} differ in {len(rows)} fields", ("Field", one, other), rows))
+
+
 @app.command(epilog="Example: `cimphony reproduce hyflexpim`")
 def reproduce(
     paper: Annotated[str, typer.Argument(help="name of a paper, for example hyflexpim", show_default=False)],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="also write a record, for 'cimphony report'")] = None,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where record and page go")] = Path("runs/papers"),
 ) -> None:
-    """A paper's claims beside what comes out here, with a verdict each."""
+    """A paper's claims beside what comes out here, a verdict each; a record and a page with its figures redrawn."""
     from cimphony import papers
 
-    record = papers.reproduce(paper)
-    if out:
-        write_record(record, out)
+    _keep_claims(papers.reproduce(paper), out, paper)
+
+
+@app.command(epilog="Example: `cimphony validate`")
+def validate(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="where record and page go")] = Path("runs/papers"),
+) -> None:
+    """Five published macros: what was measured, what the cost model says, and which numbers were fitted."""
+    from cimphony.papers import macros
+
+    record = macros.record()
+    _keep_claims(record, out, "macros")
+    for name, found in record.results["held_out"].items():
+        beyond = found["mean_with_not_modelled"]
+        said = f"{found['points']} held-out points, mean error {found['mean']:.1%}, largest {found['largest']:.1%}"
+        say(f"{macros.QUANTITIES[name]}: {said}; with what is not modelled {beyond:.1%}")
+
+
+def _keep_claims(record: Record, folder: Path, name: str) -> None:
+    write_record(record, folder / f"{name}.json")
     show(claims_table(record.results).without("Where", "Note"))
+    say(f"Report: {write_report([record], folder / f'{name}.html')}")
 
 
 def _chips(names: list[str]) -> list[Chip]:

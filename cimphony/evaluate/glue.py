@@ -1,4 +1,4 @@
-"""GLUE tasks from their original tab-separated files, with their metrics. The files are the user's; none are shipped."""
+"""GLUE tasks from their original tab-separated files, with their metrics. The files are the user's own."""
 
 import gzip
 from collections.abc import Sequence
@@ -64,9 +64,8 @@ def load_glue(folder: str | Path, task: str, split: Literal["train", "dev"]) -> 
 
 def _parse(path: Path, task: str) -> Examples:
     layout = TASKS[task]
-    opened = gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig")
-    with opened as file:
-        lines = file.read().splitlines()[1 if layout.header else 0 :]
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    lines = content.decode("utf-8-sig").splitlines()[1 if layout.header else 0 :]
     texts: list[tuple[str, ...]] = []
     labels: list[float] = []
     for number, line in enumerate(lines, start=1):

@@ -209,3 +209,34 @@ def _scale(drawn: dict[str, Any]) -> str:
     if not values or any(isinstance(x, str) for x in values):
         return "category" if values else "linear"
     return "log" if min(values) > 0 and max(values) / min(values) > 20 else "linear"
+
+
+def placement_figure(report: dict[str, Any]) -> Figure | None:
+    """Where a model sits: a column for each unit below the chip; None where nothing is stored in arrays."""
+    placed = report.get("placement") or {}
+    segments: Sequence[Sequence[Any]] = placed.get("segments", [])
+    if not segments:
+        return None
+    per_chip, size, level = placed["levels_per_chip"], placed["arrays_per_level"], placed["level"]
+    blocks = {name: index for index, name in enumerate(dict.fromkeys(segment[2] for segment in segments))}
+    bars = {
+        "type": "bar",
+        "x": [chip * per_chip + number for chip, number, *_ in segments],
+        "y": [100 * arrays / size for *_, arrays in segments],
+        "base": [100 * start / size for *_, start, _ in segments],
+        "marker": {"color": [f"var(--series-{1 + blocks[name] % _SERIES})" for _, _, name, *_ in segments]},
+        "hoverinfo": "text",
+        "hovertext": [_told(segment, level, size) for segment in segments],
+    }
+    columns = placed["chips"] * per_chip
+    x = {
+        "title": {"text": _label(f"{level} ({placed['chips']} x {per_chip})"), "font": {"size": 13}},
+        "range": [-0.6, columns - 0.4],
+    }
+    y = {"title": {"text": "arrays taken, %", "font": {"size": 13}}, "range": [0, 100], "showgrid": True}
+    return {"data": [bars], "layout": _layout(260, x, y, barmode="overlay", bargap=0.15)}
+
+
+def _told(segment: Sequence[Any], level: str, size: int) -> str:
+    chip, number, name, _, arrays = segment
+    return html.escape(f"chip {chip + 1}, {level} {number + 1}: {name}, {arrays:,} of {size:,} arrays")

@@ -6,7 +6,14 @@ from typing import Any
 import yaml
 
 from cimphony.record import Record
-from cimphony.report.figures import Figure, accuracy_figure, claims_figure, cost_figures, share_figure
+from cimphony.report.figures import (
+    Figure,
+    accuracy_figure,
+    claims_figure,
+    cost_figures,
+    placement_figure,
+    share_figure,
+)
 from cimphony.report.html import Html, bullets, element, fold, pairs, table
 from cimphony.report.layers import layers_table
 from cimphony.report.tables import (
@@ -105,9 +112,19 @@ def cost(records: Sequence[Record], figures: Figures) -> Html:
             table(cost_table(record.results)),
             element("div", panels, class_="panels"),
             _shares(reports, figures),
+            *(_placement(report, figures) for report in reports),
             *(_breakdowns(report) for report in reports),
         ]
     return section("What does it cost?", *parts)
+
+
+def _placement(report: dict[str, Any], figures: Figures) -> Html:
+    figure = placement_figure(report)
+    if figure is None:
+        return Html("")
+    used = share(report["utilisation"], 1.0)
+    caption = f"Where the weights sit on {report['chip']}: a colour for each block, {used} of the arrays taken."
+    return plot(figures, figure, f"Placement on {report['chip']}", caption)
 
 
 def _shares(reports: Sequence[dict[str, Any]], figures: Figures) -> Html:
