@@ -57,17 +57,22 @@ def read_codes(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int =
     if plan.kernel == "reference" or inputs.shape[0] == 0:
         return reference_read(inputs, cells, coding, seed=seed, first_token=first_token)
     if plan.kernel == "planes":
-        return plan.planes.read(inputs, cells.rows_per_block, cells.converter, coding.bits)
+        return plan.planes.read(inputs, cells.rows_per_block, cells.converter, _bits(coding))
     if not plan.runs:
         assert plan.product is not None
-        return collapse.multiply(inputs, plan.product)
+        return collapse.multiply(inputs, plan.product, _bits(coding))
     codes = _converted(inputs, cells, coding, plan, seed, first_token)
     if plan.product is None or plan.proven is None:
         return codes
     total = torch.empty(inputs.shape[0], cells.conductance.shape[2], dtype=torch.int64)
-    total[:, plan.proven] = collapse.multiply(inputs, plan.product)
+    total[:, plan.proven] = collapse.multiply(inputs, plan.product, _bits(coding)).to(torch.int64)
     total[:, ~plan.proven] = codes.to(torch.int64)
     return total
+
+
+def _bits(coding: InputCoding) -> int:
+    assert coding.bits is not None
+    return coding.bits
 
 
 def kernel_name(cells: Cells, coding: InputCoding | None = None) -> Kernel:
@@ -190,12 +195,11 @@ def _read_run(
     inputs: Tensor, cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
 ) -> Tensor:
     one = cells.converter
-    assert coding.bits is not None
     assert one.low is not None
     assert one.high is not None
     part = inputs[:, run.first_row : run.first_row + run.cells.rows]
     if run.code is not None:
-        return ops.read_tables(part, run.cells, run.code, coding.bits)
+        return ops.read_tables(part, run.cells, run.code, _bits(coding))
     digits = torch.stack([input_digits(part, coding, j).to(torch.int16) for j in range(len(run.places))], dim=1)
     return ops.read_direct(
         digits,

@@ -56,17 +56,13 @@ def fold(conductance: Tensor, factor: Tensor, rows_per_block: int, fraction_bits
     return Product((total - offset).to(torch.int8).t().contiguous().t(), offset)
 
 
-def multiply(inputs: Tensor, product: Product) -> Tensor:
-    """The product int64 [token, column] with integers [token, row] (int64)."""
-    if product.weight.dtype == torch.float64 or int(inputs.abs().max()) > 127:
-        return (inputs.to(torch.float64) @ product.weight.to(torch.float64)).to(torch.int64) + _shifted(inputs, product)
-    return torch.ops.aten._int_mm.default(inputs.to(torch.int8), product.weight).to(torch.int64) + _shifted(
-        inputs, product
-    )
-
-
-def _shifted(inputs: Tensor, product: Product) -> Tensor | int:
-    return inputs.sum(dim=1, keepdim=True) * product.offset if product.offset else 0
+def multiply(inputs: Tensor, product: Product, bits: int) -> Tensor:
+    """The product [token, column], with integers [token, row] (int64) of `bits` bits with their sign."""
+    if product.weight.dtype == torch.float64 or bits > 8:
+        total = (inputs.to(torch.float64) @ product.weight.to(torch.float64)).to(torch.int64)
+    else:
+        total = torch.ops.aten._int_mm.default(inputs.to(torch.int8), product.weight)
+    return total + inputs.sum(dim=1, keepdim=True) * product.offset if product.offset else total
 
 
 def _levels(cells: Tensor, fraction_bits: int) -> Tensor:
