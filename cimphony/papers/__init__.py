@@ -1,10 +1,21 @@
 """Papers: their claims as data, and how each is measured here. One file per paper."""
 
+from collections.abc import Callable
+from importlib import import_module
+
 from cimphony.errors import DataError
 from cimphony.papers import gain_cell_attention, hyflexpim, macros
 from cimphony.record import Record
 
 _PAPERS = {"gain-cell-attention": gain_cell_attention.record, "hyflexpim": hyflexpim.record, "macros": macros.record}
+
+
+def _later(module: str) -> Callable[[], Record]:
+    """Papers whose measures need torch are imported when they are asked for."""
+    return lambda: import_module(f"cimphony.papers.{module}").record()
+
+
+_PAPERS |= {"bwma": _later("bwma"), "quad-inr": _later("quad_inr")}
 
 
 def paper_names() -> list[str]:

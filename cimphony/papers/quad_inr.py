@@ -1,0 +1,128 @@
+"""QuadINR (Zhou et al., arXiv 2508.14374): what its abstract and its summaries state, measured here.
+
+The paper's network, data, word length and clock are not public, so sizes are those of our own pipelines with 16-bit
+ports (`cimphony.hardware`), synthesised by yosys where it is installed.
+"""
+
+import math
+import shutil
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from cimphony.hardware import ACTIVATIONS, synthesise
+from cimphony.methods import quad_inr
+from cimphony.papers.claims import Claim, claims_record
+from cimphony.record import Record
+
+OTHERS = ("taylor", "cordic", "sinc")  # that the quadratic activation is compared with
+NAND2 = 0.49e-12  # m2, a two-input gate in a 28 nm library: 0.49 um2 is usual, 0.4 to 0.6 are found
+_GATE = 4  # transistors of it
+
+
+def record() -> Record:
+    """All claims measured; without yosys those about size cannot be derived."""
+    return claims_record(
+        "QuadINR (arXiv 2508.14374)", claims(), settings={"paper": "quad-inr"}, figures=figures(),
+        assumptions=[
+            "pipelines of 16-bit ports with 14 bits of fraction, all with period 4, one result a cycle; no placement, "
+            "no timing: logic cells as yosys maps them to UltraScale+, transistors as it estimates them",
+            "reductions are the largest against a Taylor sine, a CORDIC sine and sinc, as the paper's 'up to'",
+        ],
+    )  # fmt: skip
+
+
+def figures() -> list[dict[str, Any]]:
+    """The activation beside the sine of its period, and spectra of tangent kernels; plain data."""
+    x = torch.linspace(-4, 4, 161, dtype=torch.float64)
+    curves = {"quad": quad_inr.quad(x), "sin(pi x / 2)": torch.sin(math.pi / 2 * x)}
+    spectra = {
+        kind: quad_inr.tangent_spectrum(quad_inr.Inr(kind, 1, width=64, hidden=1), quad_inr.grid(96)).eigenvalues
+        for kind in ("siren", "sine_matched", "quad")
+    }
+    shapes = [{"name": name, "x": x.tolist(), "y": y.tolist()} for name, y in curves.items()]
+    decays = [{"name": name, "x": list(range(1, 97)), "y": y.log10().tolist()} for name, y in spectra.items()]
+    titles = (("The activation", "x", "value", shapes), ("Tangent kernel", "eigenvalue", "log10 of its share", decays))
+    return [
+        {"figure": str(at), "title": title, "x": across, "y": up, "series": series, "published": []}
+        for at, (title, across, up, series) in enumerate(titles, 1)
+    ]
+
+
+def harmonic(n: int) -> float:
+    """Coefficient of the n-th harmonic by numerical integration of the activation over a period."""
+    x = (torch.arange(1 << 16, dtype=torch.float64) + 0.5) * 4 / (1 << 16) - 2
+    return float((quad_inr.quad(x) * torch.sin(n * math.pi / 2 * x)).mean() * 2)
+
+
+def rank_ratio(other: str, seeds: int = 3) -> float:
+    """Effective rank of the tangent kernel, quad over another kind; 96 points on a line, two layers of 64."""
+    grid = quad_inr.grid(96)
+
+    def rank(kind: str) -> float:
+        networks = (quad_inr.Inr(kind, 1, width=64, hidden=1, seed=seed) for seed in range(seeds))
+        return float(np.mean([quad_inr.tangent_spectrum(one, grid).effective_rank for one in networks]))
+
+    return rank("quad") / rank(other)
+
+
+@cache
+def count(name: str, target: str, cell: str) -> int:
+    """Cells of a pipeline by yosys."""
+    return synthesise(ACTIVATIONS[name][0](), target)[cell]
+
+
+def reduction(target: str, cell: str, others: tuple[str, ...] = OTHERS) -> float:
+    """The largest saving of quad over the others [%]."""
+    return max(100 * (1 - count("quad", target, cell) / count(name, target, cell)) for name in others)
+
+
+def latency_reduction(others: tuple[str, ...] = OTHERS) -> float:
+    """The largest saving of clock cycles over the others [%]."""
+    cycles = {name: ACTIVATIONS[name][0]().latency for name in ("quad", *others)}
+    return max(100 * (1 - cycles["quad"] / cycles[name]) for name in others)
+
+
+def area() -> float:
+    """Transistors of quad as two-input gates of a 28 nm library [um2]."""
+    return count("quad", "cmos", "transistors") / _GATE * NAND2 * 1e12
+
+
+def _sized(measure: Callable[[], float]) -> Callable[[], float] | None:
+    return measure if shutil.which("yosys") else None
+
+
+def claims() -> list[Claim]:
+    """The claims; those about size have no measure where yosys is not installed."""
+    size = "conditional"
+    return [
+        Claim("harmonic-1", "activation", "the first Fourier coefficient of the activation is 1.032", 1.032, "",
+              "derived", partial(harmonic, 1), tolerance=0.001),
+        Claim("harmonic-3", "activation", "the third harmonic has 0.129", 0.129, "", "derived", partial(harmonic, 3),
+              "as printed in a summary; 32 / (pi n)^3 is 0.129 for n = 2 and 0.038 for n = 3"),
+        Claim("spectrum", "method", "its tangent kernel's spectrum decays more slowly than SIREN's", 1.0,
+              "x the effective rank", "derived", partial(rank_ratio, "siren"),
+              "at the same omega; the gain-matched sine comes within a few per cent, so it is the gain, not the shape",
+              "at least"),
+        Claim("resources-dsp", "abstract", "resources are down by up to 97 %", 97.0, "%", size,
+              _sized(partial(reduction, "xilinx", "lut")),
+              "look-up tables on UltraScale+ with the multiplier in a DSP block, which hides it"),
+        Claim("resources-logic", "abstract", "resources are down by up to 97 %", 97.0, "%", size,
+              _sized(partial(reduction, "xilinx, no dsp", "lut")), "the same without DSP blocks"),
+        Claim("resources-cordic", "abstract", "the same against a CORDIC sine alone", 97.0, "%", size,
+              _sized(partial(reduction, "xilinx, no dsp", "lut", ("cordic",))), "without DSP blocks"),
+        Claim("resources-cmos", "abstract", "resources are down by up to 97 %", 97.0, "%", size,
+              _sized(partial(reduction, "cmos", "transistors")), "transistors, the fair figure for a chip"),
+        Claim("latency", "abstract", "latency is down by up to 93 %", 93.0, "%", size, latency_reduction,
+              "clock cycles of our pipelines: 4 against 29 for sinc; the paper's clocks are unknown"),
+        Claim("area", "abstract", "an activation takes 1914 um2 in 28 nm", 1914.0, "um2", size, _sized(area),
+              "transistors / 4 x 0.49 um2, unplaced; the paper's word length is unknown"),
+        Claim("power", "abstract", "and 6.14 mW", 6.14, "mW", "not derivable", None,
+              "needs the clock, the supply and the activity of the signals"),
+        Claim("psnr", "abstract", "up to 2.06 dB more PSNR than earlier work", 2.06, "dB", "not derivable", None,
+              "pictures, network and training are unknown; our own study is papers/results/quad-inr-pictures.json: "
+              "the sign of the difference depends on whether learning rates are tuned for each activation"),
+    ]  # fmt: skip

@@ -1,0 +1,26 @@
+"""QuadINR's claims; those about size need yosys and are not measured without it."""
+
+import shutil
+
+import pytest
+
+from cimphony.papers import paper_names, quad_inr, reproduce
+
+
+def test_claims_without_yosys(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "quad-inr" in paper_names()
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    record = reproduce("quad-inr")
+    verdicts = {row["id"]: row["verdict"] for row in record.results["claims"]}
+    assert verdicts["harmonic-1"] == verdicts["spectrum"] == "reproduced"
+    assert verdicts["harmonic-3"] == "not reproduced"  # the printed number is the second harmonic's
+    assert verdicts["resources-logic"] == verdicts["area"] == "not derivable"
+    assert [one["title"] for one in record.results["figures"]] == ["The activation", "Tangent kernel"]
+
+
+def test_a_reduction_is_one_minus_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {"quad": 10, "taylor": 50, "cordic": 40, "sinc": 20}
+    monkeypatch.setattr(quad_inr, "count", lambda name, target, cell: counts[name])
+    assert quad_inr.reduction("cmos", "transistors") == pytest.approx(80)
+    assert quad_inr.reduction("cmos", "transistors", ("cordic",)) == pytest.approx(75)
+    assert quad_inr.latency_reduction() == pytest.approx(100 * (1 - 4 / 29))
