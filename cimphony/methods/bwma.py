@@ -8,6 +8,7 @@ alpha, beta, bias and a folded batch normalisation are the digital epilogue.
     deploy_(model.eval(), chip, seed=0)
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -217,13 +218,21 @@ def binary_layers(model: nn.Module) -> dict[str, BinaryLayer]:
 
 
 def calibrate_(model: nn.Module, images: Tensor, quantile: float = 0.995) -> nn.Module:
-    """Set the clip of every staircase to a quantile of the positive inputs it sees, the model being otherwise exact."""
+    """Set the clip of every staircase to a quantile of the positive inputs it sees while the others pass theirs on.
+
+    Normalisations use the statistics of these images and keep their own: those belong to the float weights.
+    """
     stairs, was_training = [one.staircase for one in binary_layers(model).values()], model.training
+    norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm1d | nn.BatchNorm2d)]
+    kept = [copy.deepcopy(one.state_dict()) for one in norms]
     for stair in stairs:
         stair.observed = []
     try:
+        model.eval()
+        for norm in norms:
+            norm.train()
         with torch.no_grad():
-            model.eval()(images)
+            model(images)
         for stair in stairs:
             seen = torch.cat(stair.observed or [torch.zeros(1)])
             positive = seen[seen > 0]
@@ -232,6 +241,8 @@ def calibrate_(model: nn.Module, images: Tensor, quantile: float = 0.995) -> nn.
     finally:
         for stair in stairs:
             stair.observed = None
+        for norm, state in zip(norms, kept, strict=True):
+            norm.load_state_dict(state)
         model.train(was_training)
     return model
 

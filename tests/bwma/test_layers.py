@@ -108,11 +108,14 @@ def test_five_bit_converters_lose_something_and_a_seed_is_a_chip() -> None:
 
 
 def test_batch_split_does_not_matter() -> None:
-    model = trained(bits=2)
-    chip = lossless(2, "cim-rram-22")
-    whole = bwma.deploy_(model, chip)(images())
+    """Read noise included: the chip counts the pixels that it has read."""
+    model, chip = trained(bits=2), lossless(2, "cim-rram-22")
+    layer, x = bwma.binary_layers(model)["3"], torch.rand(5, 8, 9, 10, generator=torch.Generator().manual_seed(4))
     bwma.deploy_(model, chip)
-    assert torch.equal(torch.cat([model(images()[:2]), model(images()[2:])]), whole)
+    whole = layer(x)
+    bwma.deploy_(model, chip)
+    assert torch.equal(torch.cat([layer(x[:2]), layer(x[2:])]), whole)
+    assert not torch.equal(layer(x), whole)
 
 
 def test_the_library_reads_binary_weights_by_itself() -> None:
@@ -125,6 +128,18 @@ def test_the_library_reads_binary_weights_by_itself() -> None:
     torch.testing.assert_close(model(x), expected.detach(), rtol=1e-6, atol=0)
     with pytest.raises(cim.DataError, match=r"inputs are negative, but the chip's input\.signed is false"):
         model(-x)
+
+
+def test_calibration_does_not_depend_on_the_scale_of_the_weights() -> None:
+    """Statistics of the float weights would be far off for signs without a scale."""
+    clips = []
+    for rule in ("sign", "mean"):
+        model = bwma.binarise_(network(), rule=rule)
+        before = model[4].running_var.clone()
+        bwma.calibrate_(model, images())
+        assert torch.equal(model[4].running_var, before)
+        clips.append(float(bwma.binary_layers(model)["6"].staircase.clip))
+    assert clips[0] == pytest.approx(clips[1], rel=0.3)
 
 
 def test_training_improves_and_annealing_sharpens() -> None:
