@@ -44,3 +44,12 @@ def test_the_documentation_quotes_the_record(study: cim.Record) -> None:
     ]  # fmt: skip
     numbers = set(re.findall(r"\d+\.\d{3}", page))
     assert {f"{value:.3f}" for value in quoted} <= numbers
+
+
+def test_the_longer_run_says_the_same() -> None:
+    longer = cim.read_record(ROOT / "papers" / "results" / "gain_cell_attention_longer.json")
+    assert longer.complete
+    assert longer.results["adaptation alone"]["over linear"] < 0.1
+    page = (ROOT / "docs" / "gain_cell_attention.md").read_text(encoding="utf-8")
+    names = ("linear", "adapted, then tuned", "straight from softmax")
+    assert all(f"{longer.results[name]:.3f}" in page for name in names)
