@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cimphony.errors import DataError
 
+_FILE_MODE = 0o644  # temporary files begin readable by their owner only
 _PACKAGES = ("cimphony", "torch", "transformers", "numpy")
 
 
@@ -65,6 +66,7 @@ def write_record(record: Record, path: str | Path) -> Path:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(record.model_dump_json(indent=1) + "\n")
+        Path(name).chmod(_FILE_MODE)
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)

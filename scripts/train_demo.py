@@ -16,11 +16,11 @@ import platform
 import shutil
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import torch
 import torch.nn.functional as F
 import transformers
-from pydoc_data.topics import topics
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -137,7 +137,9 @@ def evaluate(model, ids):
     model.eval()
     inputs, targets = ids[:-1], ids[1:]
     whole = len(inputs) // WINDOW * WINDOW
-    pieces = list(zip(inputs[:whole].view(-1, WINDOW).split(BATCH), targets[:whole].view(-1, WINDOW).split(BATCH)))
+    pieces = list(
+        zip(inputs[:whole].view(-1, WINDOW).split(BATCH), targets[:whole].view(-1, WINDOW).split(BATCH), strict=True)
+    )
     if whole < len(inputs):
         pieces.append((inputs[None, whole:], targets[None, whole:]))
     total = 0.0
