@@ -4,6 +4,9 @@ Bits and conductances are half floats. Conductances are integers up to 2048, sum
 is exact, and conversion is integer arithmetic: the same codes as everywhere.
 """
 
+# triton is optional, and its kernels are launched by an index
+# pyright: reportMissingImports=false, reportIndexIssue=false
+
 from dataclasses import dataclass
 from typing import Any
 
