@@ -10,6 +10,7 @@ def test_claims_and_figures() -> None:
     assert rows["closed-form"]["ours"] <= 1
     assert rows["closed-form-mean"]["ours"] < 0.95  # a mean of half a deviation is worth a shift
     assert {rows[name]["verdict"] for name in ("cifar-low", "cifar-high", "imagenet-low")} == {"not derivable"}
+    assert rows["knee"]["ours"] == 4
     energy = record.results["figures"][0]["series"]
     assert [one["name"] for one in energy] == list(bwma.CHIPS)
     assert all(a < b for one in energy for a, b in zip(one["y"], one["y"][1:], strict=False))
