@@ -73,7 +73,7 @@ def claims() -> list[Claim]:
         Claim("knee", "abstract", "activations of 4 bits balance cost and accuracy best", 4.0, "bits", "conditional",
               lambda: float(knee(STUDY)),
               "the fewest bits within one standard error of the best accuracy, on our small network and CIFAR-10 at "
-              "16 x 16; three seeds do not separate 3, 4 and 6 bits, and the rule does not look at cost", tolerance=0.0),
+              "16 x 16; three seeds do not separate 3, 4 and 6 bits; the rule ignores cost", tolerance=0.0),
         Claim("closed-form", "method", "the closed form is as close to the weights as sign times mean|W|, or closer",
               1.0, "x the squared error", "derived", error_ratio,
               "weights of mean 0: the shift gains next to nothing", "at most"),

@@ -123,6 +123,6 @@ def claims() -> list[Claim]:
         Claim("power", "abstract", "and 6.14 mW", 6.14, "mW", "not derivable", None,
               "needs the clock, the supply and the activity of the signals"),
         Claim("psnr", "abstract", "up to 2.06 dB more PSNR than earlier work", 2.06, "dB", "not derivable", None,
-              "pictures, network and training are unknown; in our study (papers/results/quad-inr-pictures*.json) quad is "
-              "0.65 dB above or 1.44 dB below SIREN as learning rates are tuned, and about level with the matched sine"),
+              "pictures, network and training are unknown; in our study (docs/quad_inr.md) quad is 0.65 dB "
+              "above or 1.44 dB below SIREN as learning rates are tuned, and level with the matched sine"),
     ]  # fmt: skip
