@@ -180,7 +180,7 @@ def by_threads(cells: Cells, inputs: Tensor) -> dict[str, float]:
     found: dict[str, float] = {}
     for threads in (1, 2):
         wall, busy = [], []
-        for _ in range(15):
+        for _ in range(60):
             before, used = time.perf_counter(), time.process_time()
             tables.read(inputs, run.cells, run.code, 8, threads=threads)
             wall.append(time.perf_counter() - before)
