@@ -11,7 +11,7 @@ from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
-from cimphony.nn.layers import AnalogLayer, analog_class
+from cimphony.nn.layers import AnalogLayer, analog_class, version_of
 from cimphony.nn.tiles import Tiles
 
 _DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
@@ -106,7 +106,7 @@ def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     groups = getattr(module, "groups", 1)
     names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
     module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
-    module._written = module.weight._version
+    module._written = version_of(module.weight)
 
 
 def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit: CrossbarUnit, chips: int | None) -> None:

@@ -35,6 +35,11 @@ class _StraightThrough(torch.autograd.Function):
         return to_inputs, to_weight, None
 
 
+def version_of(weight: Tensor) -> int:
+    """How often a weight was changed in place; inference tensors keep no count, and cannot be trained."""
+    return 0 if weight.is_inference() else weight._version
+
+
 class AnalogLayer(nn.Module):
     """What the analog layers share: a list of tiles, one for each group of a convolution, else one."""
 
@@ -50,7 +55,7 @@ class AnalogLayer(nn.Module):
         """Write the present weights into cells."""
         for tiles, matrix in zip(self.tiles, self.matrices(), strict=True):
             tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites)
-        self._written = self.weight._version
+        self._written = version_of(self.weight)
 
     @property
     def calibrating(self) -> bool:
@@ -60,7 +65,7 @@ class AnalogLayer(nn.Module):
     @property
     def stale(self) -> bool:
         """Whether the weight changed after it was programmed."""
-        return self._written != self.weight._version
+        return self._written != version_of(self.weight)
 
     def multiply(self, inputs: Tensor, index: int = 0) -> Tensor:
         """Inputs [..., row] through tile `index`, [..., column], in the dtype that autocast asks for."""
@@ -96,12 +101,12 @@ class AnalogLayer(nn.Module):
         for tiles in self.tiles:
             if tiles.programmed is not None:
                 tiles.programmed = tiles.programmed.to(self.weight.device)
-        self._written = self.weight._version
+        self._written = version_of(self.weight)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._written = self.weight._version  # a copied parameter counts its changes anew
+        self._written = version_of(self.weight)  # a copied parameter counts its changes anew
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):

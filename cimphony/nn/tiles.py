@@ -252,7 +252,7 @@ class Tiles:
             "slices": [[one.place * (one.polarity or 1), one.bits] for one in slices],
             "device": self.unit.cell.device[mode].model_dump(exclude_none=True),
             "adc_bits": None,
-            "kernel": "effective product" if cells is None else kernel_name(cells),
+            "kernel": "effective product" if cells is None else kernel_name(cells, self.unit.input),
         }
         if cells is None or cells.converter.high is None or self.unit.adc is None:
             return row

@@ -145,3 +145,10 @@ def test_calibration_does_not_depend_on_how_batches_are_cut() -> None:
         return layer.tiles[0].sum_range["mlc"]
 
     assert ranges(4096) == ranges(64) == ranges(1000)
+
+
+def test_a_model_made_in_inference_mode() -> None:
+    with torch.inference_mode():
+        net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
+        assert net(torch.ones(2, 8)).shape == (2, 2)
+        cim.restore_(net)
