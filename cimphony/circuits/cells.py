@@ -46,11 +46,8 @@ class Cells:
         moved = {one.name: getattr(self, one.name) for one in fields(self)}
         return replace(self, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)})
 
-    def stored_levels(self) -> Tensor:
-        """Levels [slice, row, column] (float64) with inverted columns turned back."""
-        return torch.stack([self._slice_levels(s) for s in range(len(self.slices))])
-
     def _slice_levels(self, s: int) -> Tensor:
+        """Levels [row, column] (float64) of a slice with inverted columns turned back."""
         levels = self.conductance[s].to(torch.float64) * 2.0**-self.fraction_bits
         if self.flipped is None:
             return levels

@@ -115,9 +115,7 @@ class _Estimate:
             times.add(name, job.seconds)
             latency = job.seconds
         else:
-            share = placed.share or min(
-                1.0, self.placement.per_level / (self.placement.capacity * self.placement.chips)
-            )
+            share = placed.share or min(1.0, self.placement.level_share)
             mean, moment = share_rate(share, all_instances)
             times.add(name, job.seconds / mean)
             latency = job.seconds / moment

@@ -65,11 +65,6 @@ class PackedCells:
         """Rows of every block."""
         return [min(self.rows_per_block, self.rows - low) for low in range(0, self.rows, self.rows_per_block)]
 
-    @property
-    def bytes(self) -> int:
-        """Memory of the cells."""
-        return sum(one.numel() * one.element_size() for one in (self.rest, self.planes, self.factor))
-
     def struct(self, converter: tuple[int, int, int, int, int] = (0, 1, 0, 0, 0)) -> Any:
         """What the library takes; the tensors must outlive it."""
         where = (self.rest.data_ptr(), self.planes.data_ptr(), self.factor.data_ptr())

@@ -27,6 +27,7 @@ from cimphony.errors import DataError, StateError
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.low_rank import FusedLowRank, LowRankLinear, hard_threshold
 from cimphony.nn.programmed import Assignment, Axis
+from cimphony.random import Stream
 
 Selection = Literal["gradient", "singular_value", "magnitude", "random"]
 
@@ -315,8 +316,6 @@ def _importance(pair: FusedLowRank, name: str, by: Selection, seed: int) -> Tens
 
 
 def _drawn(like: Tensor, name: str, seed: int) -> Tensor:
-    from cimphony.random import Stream
-
     return torch.from_numpy(Stream(seed, name, "random assignment").uniform(0, like.numel()))
 
 
