@@ -9,8 +9,10 @@ A float network is trained once a seed; every variant is fine-tuned from it with
 import argparse
 import copy
 import io
+import json
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ VARIANTS = (
     + [{"bits": bits, "form": form} for bits in (2, 4) for form in FORMS if form != "tanh"]
 )
 DEFAULT = {"bits": 4, "rule": "two_means", "grain": "channel", "form": "tanh"}
+SETTINGS = [DEFAULT | change for change in VARIANTS]
+Data = tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def options() -> argparse.Namespace:
@@ -95,7 +99,7 @@ def accuracy(model: nn.Module, data: tuple[Tensor, Tensor]) -> float:
     return float((found == labels).double().mean())
 
 
-def on_chips(model: nn.Module, data: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]], bits: int) -> list[dict]:
+def on_chips(model: nn.Module, data: Data, bits: int) -> list[dict]:
     """Accuracy of a trained binary network on each chip, for the chip's converters and for lossless ones."""
     (images, _), test = data
     test, rows = (test[0][:500], test[1][:500]), []
@@ -111,42 +115,61 @@ def on_chips(model: nn.Module, data: tuple[tuple[Tensor, Tensor], tuple[Tensor, 
     return [row | {"digital": digital} for row in rows]
 
 
+def binary_network(parent: nn.Module, **change: object) -> nn.Module:
+    return bwma.binarise_(copy.deepcopy(parent), **(DEFAULT | change))
+
+
+def key(setting: dict) -> str:
+    return " ".join(map(str, setting.values()))
+
+
+def measure(data: Data, asked: argparse.Namespace, seed: int, found: dict, out: Path) -> None:
+    """What one training seed still lacks; written after every variant, so that a stopped run goes on."""
+    left = [one for one in SETTINGS if str(seed) not in found["variants"].get(key(one), {})]
+    if not left:
+        return
+    torch.manual_seed(seed)
+    parent = train(network(data[0][0].shape[1], 10), data[0], asked.float_epochs, 5e-3, seed)
+    found["float"][str(seed)] = accuracy(parent, data[1])
+    for setting in left:
+        model = bwma.calibrate_(binary_network(parent, **setting), data[0][0][:200])
+        train(model, data[0], asked.epochs, asked.rate, seed)
+        if setting == DEFAULT:
+            found["chips"] += [{"seed": seed} | one for one in on_chips(model, data, 4)]
+        found["variants"].setdefault(key(setting), {})[str(seed)] = accuracy(model, data[1])
+        out.with_suffix(".new").write_text(json.dumps(found))
+        out.with_suffix(".new").replace(out)
+        print(seed, key(setting), f"{found['variants'][key(setting)][str(seed)]:.4f}", flush=True)
+
+
 def main() -> None:
     asked, began = options(), time.perf_counter()
     torch.set_num_threads(1)
     if asked.cifar:
         data = (cifar(asked.cifar[0], asked.train), cifar(asked.cifar[1], asked.test))
     else:
-        found = patches(PICTURES, 16, asked.train // len(PICTURES), 0)
-        half = found[2][:: max(1, asked.train // asked.test)], found[3][:: max(1, asked.train // asked.test)]
-        data = ((found[0] * 4 - 2, found[1]), (half[0] * 4 - 2, half[1]))
-    rows: dict[str, dict] = {}
-    chips: list[dict] = []
+        taken, stride = patches(PICTURES, 16, asked.train // len(PICTURES), 0), max(1, asked.train // asked.test)
+        data = ((taken[0] * 4 - 2, taken[1]), (taken[2][::stride] * 4 - 2, taken[3][::stride]))
+    found, out = {"float": {}, "variants": {}, "chips": []}, Path(asked.out).with_suffix(".part.json")
+    if out.exists():
+        found = json.loads(out.read_text())
     for seed in range(asked.seeds):
-        torch.manual_seed(seed)
-        parent = train(network(data[0][0].shape[1], 10), data[0], asked.float_epochs, 5e-3, seed)
-        rows.setdefault("float", {"variant": "float", "accuracy": []})["accuracy"].append(accuracy(parent, data[1]))
-        for change in VARIANTS:
-            setting = DEFAULT | change
-            model = bwma.calibrate_(bwma.binarise_(copy.deepcopy(parent), **setting), data[0][0][:200])
-            train(model, data[0], asked.epochs, asked.rate, seed)
-            row = rows.setdefault(str(setting), {"variant": setting, "accuracy": []})
-            row["accuracy"].append(accuracy(model, data[1]))
-            print(seed, " ".join(map(str, setting.values())), f"{row['accuracy'][-1]:.4f}", flush=True)
-            if setting == DEFAULT:
-                chips += [{"seed": seed} | one for one in on_chips(model, data, 4)]
-    for row in rows.values():
+        measure(data, asked, seed, found, out)
+    rows = [{"variant": "float", "accuracy": list(found["float"].values())}]
+    rows += [{"variant": one, "accuracy": list(found["variants"][key(one)].values())} for one in SETTINGS]
+    for row in rows:
         row |= {"mean": statistics.mean(row["accuracy"]), "sd": statistics.stdev(row["accuracy"])}
-    by_bits = {bits: rows[str(DEFAULT | {"bits": bits})]["accuracy"] for bits in BITS}
-    work = bwma_cost.array_workload(model, tuple(data[0][0].shape[1:]))
+    by_bits = {bits: list(found["variants"][key(DEFAULT | {"bits": bits})].values()) for bits in BITS}
+    work = bwma_cost.array_workload(binary_network(network(data[0][0].shape[1], 10)), tuple(data[0][0].shape[1:]))
     costs = bwma_cost.cost_of_bits(work, [cim.load_chip(name) for name in CHIPS])
-    results = {"rows": list(rows.values()), "chips": chips, "costs": costs, "knee": bwma_cost.knee(by_bits),
+    results = {"rows": rows, "chips": found["chips"], "costs": costs, "knee": bwma_cost.knee(by_bits),
                "knee_rule": "fewest bits within one standard error of the best mean"}  # fmt: skip
     settings = {key: value for key, value in vars(asked).items() if key not in ("cifar", "out")}
     settings |= {"data": "CIFAR-10 (JPEG), 16 x 16" if asked.cifar else f"patches of {', '.join(PICTURES)}"}
     record = new_record("study", "BWMA: activation bits, weight rules, staircases", settings=settings, results=results,
                         duration=time.perf_counter() - began)  # fmt: skip
     print("knee:", results["knee"], "written:", write_record(record, asked.out))
+    out.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ The staircase of n = 2^bits - 1 steps is Q(x) = clip * floor(n x / clip + 1/2) /
 forms stand in for it in training, each within 1 / (2n) of it everywhere and closer away from the steps as it sharpens:
 
 - tanh: one tanh cell per step (DSQ, Gong et al. 2019); its cost does not grow with the bits.
-- sigmoid: a sum of n sigmoids (Yang et al., Quantization Networks, 2019); at most 1 / (n (e^sharpness - 1)) further.
+- sigmoid: a sum of sigmoids, one per step (Yang et al., Quantization Networks, 2019), continued beyond both ends:
+  without that the first and the last step are up to 1 / (n (e^sharpness - 1)) off. Its cost does not grow either.
 - sine: x - sin(2 pi n x) / (2 pi n), iterated; nothing to set or to anneal.
 
 Three baselines step hard and pass the gradient straight through: dorefa (fixed clip; Zhou et al. 2016), pact (learned
@@ -98,12 +99,18 @@ def soft_staircase(x: Tensor, steps: int, form: Form, sharpness: float) -> Tenso
         for _ in range(_SINE_TIMES):
             x = x - torch.sin(2 * math.pi * steps * x) / (2 * math.pi * steps)
         return x
-    if form == "sigmoid":
-        centres = torch.arange(steps, dtype=x.dtype, device=x.device) + 0.5
-        return torch.sigmoid(sharpness * (x[..., None] * steps - centres)).sum(dim=-1) / steps
     cell = (x.detach() * steps).floor().clamp(max=steps - 1)  # which step, from 0
+    if form == "sigmoid":
+        return (cell + _sigmoids(x * steps - cell - 0.5, sharpness)) / steps
     curve = torch.tanh(sharpness * (x * steps - cell - 0.5)) / math.tanh(sharpness / 2)
     return (cell + (curve + 1) / 2) / steps
+
+
+def _sigmoids(x: Tensor, sharpness: float) -> Tensor:
+    """An endless row of sigmoids one apart, less the whole steps below; x in [-1/2, 1/2]; terms below 1e-9 left out."""
+    reach = math.ceil(20 / sharpness)
+    centres = torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device)
+    return torch.sigmoid(sharpness * (x[..., None] - centres)).sum(dim=-1) - reach
 
 
 def _straight(x: Tensor, hard: Tensor) -> Tensor:
