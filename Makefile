@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+READY  := $(VENV)/.installed
+STAMP  := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format clean
@@ -10,7 +11,7 @@ STAMP  := $(VENV)/.installed
 help:  ## show what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 16
 
-demo: $(STAMP)  ## a small GPT on two analog chips, beside a GPU: tables and one HTML report
+demo: $(READY)  ## a small GPT on two analog chips, beside a GPU: tables and one HTML report
 	$(BIN)/cimphony demo
 
 test: $(STAMP)  ## the tests
@@ -31,10 +32,12 @@ clean:  ## remove what make made
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache cimphony/kernels/*.so
 	rm -rf .cmake .ninja_* .skbuild-info.json CMakeCache.txt CMakeFiles CMakeInit.txt build.ninja cmake_install.cmake
 
-# The environment is made again when the dependencies or the kernels change.
-$(STAMP): pyproject.toml constraints.txt $(wildcard CMakeLists.txt csrc/*)
+# The environment is made again when the dependencies or the kernels change; the demo needs no tools of development.
+$(READY): EXTRAS :=
+$(STAMP): EXTRAS := [dev]
+$(READY) $(STAMP): pyproject.toml constraints.txt $(wildcard CMakeLists.txt csrc/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; for example: make PYTHON=python3.12 demo"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev]"
-	@touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".$(EXTRAS)"
+	@touch $(READY) $@
