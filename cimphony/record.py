@@ -23,7 +23,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    kind: Literal["evaluation", "cost", "claims", "study", "training"]
+    kind: Literal["evaluation", "cost", "claims", "study", "point", "training"]
     title: str
     created: str = Field(description="UTC time the run began, ISO 8601")
     duration: float = Field(0.0, description="seconds")

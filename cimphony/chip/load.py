@@ -26,7 +26,12 @@ def load_chip(name: str | Path) -> Chip:
     """
     if str(name) in chip_names():
         return _preset(str(name))
-    return build_chip(_resolve(_read(Path(name)), Path(name).parent, ()))
+    return chip_from(_read(Path(name)), Path(name).parent)
+
+
+def chip_from(data: dict[str, Any], folder: Path | None = None) -> Chip:
+    """A chip from the content of a chip file; `folder` is where a `base` that is a file is looked for."""
+    return build_chip(_resolve(dict(data), folder, ()))
 
 
 @cache
