@@ -116,21 +116,27 @@ class Region:
 
 @dataclass(frozen=True)
 class LayerPlacement:
-    """Where one copy of the weights of one static layer sits."""
+    """Where the weights of one static layer sit: once, or as often as the chip's redundancy says."""
 
     layer: str
-    regions: tuple[Region, ...]
+    regions: tuple[Region, ...]  # of one matrix
     groups: int = 1
+    redundancy: int = 1  # copies programmed for accuracy, all read for every input; others, for speed, are the block's
+
+    @property
+    def matrices(self) -> int:
+        """Matrices of this shape on arrays of their own: groups, each as often as it is programmed."""
+        return self.groups * self.redundancy
 
     @property
     def arrays(self) -> int:
         """Whole arrays taken."""
-        return sum(region.row_blocks * region.column_blocks for region in self.regions) * self.groups
+        return sum(region.row_blocks * region.column_blocks for region in self.regions) * self.matrices
 
     @property
     def cells(self) -> int:
         """Cells that hold weights."""
-        return sum(region.rows * region.cell_columns for region in self.regions) * self.groups
+        return sum(region.rows * region.cell_columns for region in self.regions) * self.matrices
 
 
 @dataclass(frozen=True)
@@ -197,7 +203,13 @@ class Placement:
 
 
 def place_layer(
-    unit: CrossbarUnit, layer: str, rows: int, outputs: int, groups: int = 1, modes_by: str = "column"
+    unit: CrossbarUnit,
+    layer: str,
+    rows: int,
+    outputs: int,
+    groups: int = 1,
+    modes_by: str = "column",
+    redundancy: int = 1,
 ) -> LayerPlacement:
     """Arrays for one weight matrix [rows, outputs]; slices of an output sit side by side.
 
@@ -209,7 +221,7 @@ def place_layer(
         regions = tuple(_region(unit, count, {mode: outputs}) for mode, count in by_mode.items())
     else:
         regions = (_region(unit, rows, mode_columns(unit, outputs)),)
-    return LayerPlacement(layer, regions, groups)
+    return LayerPlacement(layer, regions, groups, redundancy)
 
 
 def _region(unit: CrossbarUnit, rows: int, outputs: dict[Mode, int]) -> Region:
@@ -232,7 +244,8 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
         return Placement(name, chips=chips or needed)
     if not isinstance(unit, CrossbarUnit):
         return Placement(name, chips=chips or 1)
-    placed = [_place_block(unit, block) for block in workload.blocks]
+    blocks = [part for block in workload.blocks for part in _by_redundancy(chip, block)]
+    placed = [_place_block(chip, unit, block) for block in blocks]
     capacity = math.prod(unit.count.values())
     arrays = sum(block.arrays * block.repetitions for block in placed)
     needed = max(1, math.ceil(arrays / capacity))
@@ -287,9 +300,22 @@ def _stored(operations: Iterable[Operation]) -> list[Operation]:
     return list(first.values())
 
 
-def _place_block(unit: CrossbarUnit, block: Block) -> BlockPlacement:
+def _by_redundancy(chip: Chip, block: Block) -> list[Block]:
+    """A block cut where its repetitions are stored a different number of times."""
+    if not chip.redundancy:
+        return [block]
+    stored = _stored(block.operations)
+    names: dict[tuple[int, ...], list[str]] = {}
+    for at, name in enumerate(block.names):
+        key = tuple(chip.redundancy_of(block.layers(one)[at]) for one in stored)
+        names.setdefault(key, []).append(name)
+    return [block.only(tuple(some)) for some in names.values()]
+
+
+def _place_block(chip: Chip, unit: CrossbarUnit, block: Block) -> BlockPlacement:
     layers = tuple(
-        place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by) for one in _stored(block.operations)
+        place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by, chip.redundancy_of(one.layer))
+        for one in _stored(block.operations)
     )
     vectors: dict[str, int] = {}
     for one in block.operations:

@@ -64,6 +64,14 @@ class Block:
         ending = operation.layer[len(self.names[0]) :]
         return tuple(name + ending for name in self.names)
 
+    def only(self, names: tuple[str, ...]) -> "Block":
+        """Some of the repetitions, in this order."""
+        if names[0] == self.names[0]:
+            return Block(names, self.operations)
+        old = len(self.names[0])
+        renamed = (one.model_copy(update={"layer": names[0] + one.layer[old:]}) for one in self.operations)
+        return Block(names, tuple(renamed))
+
 
 class Workload(Part):
     """The operations of a model for one request: a prompt, then new tokens."""

@@ -1,6 +1,7 @@
 """Chip: one frozen description that both towers read, numbers and cost."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal, Self, cast
 
 import yaml
@@ -9,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from cimphony.chip.crossbar import CrossbarUnit
 from cimphony.chip.explain import explain
 from cimphony.chip.gain_cell import GainCellAttentionUnit
-from cimphony.chip.part import Part, Positive
+from cimphony.chip.part import Count, Part, Positive
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.errors import ChipError
 
@@ -35,6 +36,11 @@ class Chip(Part):
     units: dict[str, Unit] = Field(min_length=1)
     policy: dict[OperationKind, str] = Field(
         {}, description="the unit for each kind of operation; the rest stays digital"
+    )
+    redundancy: dict[str, Count] = Field(
+        {},
+        description="how many times a stored layer is programmed, by wildcard on its name; outputs are averaged. The "
+        "first wildcard that matches decides, the rest is stored once",
     )
     links: dict[str, Link] = Field({}, description="connections by name: module, pu, chip")
     notes: list[str] = Field([], description="assumptions a reader must know; every report repeats them")
@@ -67,6 +73,10 @@ class Chip(Part):
         """The unit that runs this kind of operation, or None where it stays digital."""
         name = self.policy.get(operation)
         return None if name is None else self.units[name]
+
+    def redundancy_of(self, layer: str) -> int:
+        """How many independently programmed copies of a layer's weights there are, 1 unless the chip says more."""
+        return next((count for pattern, count in self.redundancy.items() if fnmatchcase(layer, pattern)), 1)
 
     def replace(self, changes: Mapping[str, Any]) -> "Chip":
         """A new chip with fields changed, for example `{"units.analog.adc.bits": 7}`.

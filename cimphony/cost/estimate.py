@@ -212,7 +212,7 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
     if placement.chips > 1:
         said.append(f"{placement.chips} chips in a row, each with its part of the model")
     if placement.blocks:
-        said.append(_copies(run))
+        said += [_copies(run), *_redundancy(placement)]
         units = "overlap on different requests" if run.overlap else "serve one request at a time"
         said.append(
             f"a pipeline over {sum(one.repetitions for one in placement.blocks)} blocks; the units of a block {units}"
@@ -245,6 +245,19 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
 def _why(chip: Chip, kind: str) -> str:
     name = next((unit for operation, unit in chip.policy.items() if operation == kind), None)
     return f"no cost model for units.{name}" if name else "the chip has no unit for it"
+
+
+def _redundancy(placement: Placement) -> list[str]:
+    """What redundant layers add."""
+    layers = [(one, block.repetitions) for block in placement.blocks for one in block.layers if one.redundancy > 1]
+    if not layers:
+        return []
+    extra = sum(one.cells * (one.redundancy - 1) // one.redundancy * times for one, times in layers)
+    most, number = max(one.redundancy for one, _ in layers), sum(times for _, times in layers)
+    return [
+        f"redundancy: {number} layers are programmed up to {most} times and their outputs averaged, "
+        f"{format_count(extra)} cells more; every copy is read for every input"
+    ]
 
 
 def _copies(run: _Estimate) -> str:

@@ -120,7 +120,7 @@ def _block_cells(unit: CrossbarUnit, write: Write, block: BlockPlacement) -> tup
     for layer in block.layers:
         for region in layer.regions:
             for mode, outputs in region.outputs.items():
-                weights = region.rows * outputs * layer.groups * block.copies * block.repetitions
+                weights = region.rows * outputs * layer.matrices * block.copies * block.repetitions
                 cells += weights * cells_per_weight(unit, mode)
                 pulses += weights * cells_per_weight(unit, mode) * write.pulses[mode]
     return cells, pulses

@@ -13,7 +13,10 @@ ACCUMULATOR_BYTES = 4  # of a partial sum on its way out of an array or between 
 
 
 def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement) -> Job:
-    """A product with stored weights: every input is read once per input slice in every array of the layer."""
+    """A product with stored weights: every input is read once per input slice in every array of the layer.
+
+    Copies of a redundant layer are read side by side; their results meet in the same accumulators.
+    """
     vectors = operation.m * operation.repeat
     reads = vectors * input_slices(unit)
     driven, results = 0, 0  # rows of arrays, partial sums of outputs
@@ -23,15 +26,15 @@ def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement)
         results += sum(region.outputs.values()) * region.row_blocks
         for mode, outputs in region.outputs.items():
             columns = outputs * len(weight_slices(unit.encoding, unit.cell.bits[mode]))
-            converted[f"convert_{mode}"] += reads * columns * region.row_blocks * layer.groups
+            converted[f"convert_{mode}"] += reads * columns * region.row_blocks * layer.matrices
     conversions = sum(converted.values())
     counts: dict[str, float] = {
         "read": reads * layer.arrays,
         "cell": reads * layer.cells,
-        "drive": reads * driven * layer.groups,
-        "load": vectors * driven * layer.groups * activation_bytes(unit),
-        "store": vectors * results * layer.groups * ACCUMULATOR_BYTES,
-        "mac": operation.macs,
+        "drive": reads * driven * layer.matrices,
+        "load": vectors * driven * layer.matrices * activation_bytes(unit),
+        "store": vectors * results * layer.matrices * ACCUMULATOR_BYTES,
+        "mac": operation.macs * layer.redundancy,
         "convert": conversions,
         "sample": conversions,
         "add": conversions,

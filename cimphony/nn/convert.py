@@ -46,6 +46,7 @@ def convert_(
     digital: dict[str, str] = {}
     if isinstance(unit, CrossbarUnit):
         chosen, digital = _choose(model, include, exclude)
+        _check_redundancy(chosen, chip)
         _check_capacity(chosen, chip, unit, chips)
     elif not has_numbers(chip):
         raise DataError(
@@ -109,6 +110,15 @@ def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     module._written = version_of(module.weight)
 
 
+def _check_redundancy(chosen: dict[str, nn.Module], chip: Chip) -> None:
+    for pattern in chip.redundancy:
+        if not any(fnmatchcase(path, pattern) for path in chosen):
+            raise DataError(
+                f"redundancy: {pattern!r} matches none of the layers on the chip, which are named like "
+                f"{next(iter(chosen))!r}; correct the wildcard, or remove it with chip.replace"
+            )
+
+
 def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit: CrossbarUnit, chips: int | None) -> None:
     if chips is None:
         return
@@ -117,7 +127,7 @@ def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit: CrossbarUnit
         kind = analog_class(module)
         assert kind is not None
         rows, outputs, groups = matrix_shape(module)
-        arrays += place_layer(unit, path, rows, outputs, groups).arrays
+        arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path)).arrays
     capacity = math.prod(unit.count.values())
     if arrays > chips * capacity:
         raise CapacityError(

@@ -50,10 +50,17 @@ class Programmed:
     held: Tensor | None  # effective weights [row, column] in the layer's dtype; None: decoded from cells when asked
     variance: Tensor | None  # float32 [row, column], in integers, added by one effective read; None: quiet
     dtype: torch.dtype
+    others: tuple["Programmed", ...] = ()  # further copies of a redundant layer, whose outputs are averaged with these
 
     @cached_property
     def weights(self) -> Tensor:
-        """Effective weights [row, column]: what an ideal converter would read."""
+        """Effective weights [row, column]: what an ideal converter would read, the mean of all copies."""
+        if self.others:
+            return torch.stack([self._own, *(one.weights for one in self.others)]).mean(dim=0)
+        return self._own
+
+    @property
+    def _own(self) -> Tensor:
         if self.held is not None:
             return self.held
         decoded: dict[Mode, Tensor] = {mode: cells.weights() for mode, cells in self.cells.items()}
@@ -83,4 +90,17 @@ class Programmed:
             scale=move(self.scale),
             held=move(self.held),
             variance=move(self.variance),
+            others=tuple(one.to(device) for one in self.others),
         )
+
+
+def merge(programmed: Programmed) -> Programmed:
+    """Copies of effective weights as one: their mean, and the variance of the mean of their reads."""
+    copies, variance = (programmed, *programmed.others), None
+    if len(copies) == 1:
+        return programmed
+    if programmed.variance is not None:
+        parts = [(one.variance, one.compensation / programmed.compensation) for one in copies]
+        variance = torch.stack([part * ratio**2 for part, ratio in parts if part is not None]).sum(dim=0)
+        variance = variance / len(copies) ** 2
+    return replace(programmed, held=programmed.weights, variance=variance, others=())

@@ -99,7 +99,8 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
         f"{format_count(row['rows'])} x {format_count(row['columns'])}"
         + (f" x {row['groups']}" if row["groups"] > 1 else ""),
         row["runs_on"],
-        "; ".join(_cells(part) for part in parts) or row["state"],
+        ("; ".join(_cells(part) for part in parts) or row["state"])
+        + (f", {row['redundancy']} copies averaged" if row["redundancy"] > 1 else ""),
         f"{coding['bits'] or 'no'} bits {coding['coding']}, by {coding['range']}{limit}"
         if coding["bits"]
         else "not quantised",

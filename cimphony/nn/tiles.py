@@ -1,5 +1,6 @@
 """Tiles: the analog life of one weight matrix, from calibration to programmed, aged and read."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from cimphony.circuits import (
 )
 from cimphony.errors import DataError, StateError
 from cimphony.mapping import mode_columns, weight_slices
-from cimphony.nn.programmed import Assignment, Programmed
+from cimphony.nn.programmed import Assignment, Programmed, merge
 from cimphony.random import NORMAL_BITS, Stream
 
 _SAMPLE = 512  # tokens a layer keeps for calibration, about
@@ -42,6 +43,7 @@ class Tiles:
         unit = chip.units[self.unit_name]
         assert isinstance(unit, CrossbarUnit)
         self.chip, self.unit = chip, unit
+        self.redundancy = chip.redundancy_of(self.layer.partition("[")[0])  # groups of a convolution alike
 
     # calibration
 
@@ -110,30 +112,49 @@ class Tiles:
     # programming
 
     def program(self, weight: Tensor, *, seed: int, seconds: float = 0.0, rewrites: int = 0) -> None:
-        """Write a weight [row, column] into cells and let it age. One seed is one manufactured chip."""
+        """Write a weight [row, column] into cells and let it age. One seed is one manufactured chip.
+
+        The first copy of a redundant layer holds what the only one of another would.
+        """
         self._need_ranges()
         if not bool(torch.isfinite(weight).all()):
             raise DataError(f"layer {self.layer}: its weights hold NaN or Inf; they cannot be programmed")
         integers, scale = quantise_weights(weight, self.unit.encoding)
         name = self.layer if rewrites == 0 else f"{self.layer}#{rewrites}"
         assignment = self._assignment(integers)
+        names = [name, *(f"{name}/copy {index}" for index in range(1, self.redundancy))]
+        first, *others = (self._hold(integers, scale, assignment, seed, one, seconds, weight.dtype) for one in names)
+        held = replace(first, rewrites=rewrites, others=tuple(others))
+        self.programmed = (merge(held) if self.unit.fidelity == "effective" else held).to(weight.device)
+        self.tokens_read = 0
+
+    def _hold(
+        self,
+        integers: Tensor,
+        scale: Tensor,
+        assignment: Assignment,
+        seed: int,
+        name: str,
+        seconds: float,
+        dtype: torch.dtype,
+    ) -> Programmed:
+        """One copy of the weights."""
         cells, held, variance = self._write(integers, assignment, seed, name, seconds)
         compensation = self._compensation(integers, assignment, seed, name, seconds, held)
         scale = scale * compensation
         effective = self.unit.fidelity == "effective"
-        self.programmed = Programmed(
+        return Programmed(
             seed,
             seconds,
-            rewrites,
+            0,
             assignment,
             {} if effective else cells,
             scale,
             compensation,
-            (held * scale).to(weight.dtype) if effective else None,
+            (held * scale).to(dtype) if effective else None,
             variance.float() if effective and bool(variance.any()) else None,
-            weight.dtype,
-        ).to(weight.device)
-        self.tokens_read = 0
+            dtype,
+        )
 
     def _write(
         self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float
@@ -201,8 +222,16 @@ class Tiles:
             return self._effective(inputs, programmed, first)
         integers, input_scale = quantise_inputs(inputs, self.unit.input, self.input_range)
         integers = integers.to(torch.int64)
+        outputs = self._read(integers, programmed, first) * programmed.scale
+        for other in programmed.others:
+            outputs += self._read(integers, other, first) * other.scale
+        outputs = outputs / (1 + len(programmed.others)) if programmed.others else outputs
+        return (outputs * input_scale.to(torch.float64)).to(inputs.dtype)
+
+    def _read(self, integers: Tensor, programmed: Programmed, first: int) -> Tensor:
+        """Input integers [token, row] through one copy of the cells, float64 [token, column] in weight units."""
         assignment = programmed.assignment
-        outputs = torch.zeros(inputs.shape[0], programmed.scale.numel(), dtype=torch.float64, device=inputs.device)
+        outputs = torch.zeros(integers.shape[0], programmed.scale.numel(), dtype=torch.float64, device=integers.device)
         for mode, cells in programmed.cells.items():
             seen = self._rows(integers, assignment, mode)
             product = read(seen, cells, self.unit.input, seed=programmed.seed, first_token=first)
@@ -210,7 +239,7 @@ class Tiles:
                 outputs += product
             else:
                 outputs[:, assignment.modes[mode]] = product
-        return (outputs * programmed.scale * input_scale.to(torch.float64)).to(inputs.dtype)
+        return outputs
 
     @staticmethod
     def _rows(inputs: Tensor, assignment: Assignment, mode: Mode) -> Tensor:
@@ -236,6 +265,7 @@ class Tiles:
         """What is really applied, for the summary and the records."""
         programmed = self.programmed
         row: dict[str, Any] = {"fidelity": self.unit.fidelity, "input_range": self.input_range}
+        row["redundancy"] = self.redundancy
         if programmed is None:
             return {**row, "state": "converted" if self.input_range is None else "calibrated"}
         row |= {"state": "programmed", "seed": programmed.seed, "age": programmed.seconds}
