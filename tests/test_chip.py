@@ -87,7 +87,7 @@ def test_a_bad_file_is_one_clear_sentence(tmp_path: Path, text: str, message: st
 
 
 def test_unknown_chip_lists_the_presets() -> None:
-    with pytest.raises(ChipError, match=r"'hyflexpin' is neither a preset nor a file.*hyflexpim"):
+    with pytest.raises(ChipError, match=r"'hyflexpin' is neither a preset nor a file; did you mean 'hyflexpim'"):
         load_chip("hyflexpin")
 
 

@@ -1,5 +1,6 @@
 """Named chips and chip files: YAML in, a validated chip out."""
 
+import difflib
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -41,8 +42,10 @@ def _preset(name: str) -> Chip:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
+        close = difflib.get_close_matches(str(path), chip_names(), n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
         raise ChipError(
-            f"chip {str(path)!r} is neither a preset nor a file. Presets: {', '.join(chip_names())}. "
+            f"chip {str(path)!r} is neither a preset nor a file; {hint}Presets: {', '.join(chip_names())}. "
             "Or give the path of a YAML file."
         )
     try:
