@@ -24,6 +24,7 @@ class Slice:
     offset: float = 0  # added to the digit so that no level is negative
     pair: bool = False  # signed digits held in two cells, subtracted in the analog domain
     polarity: int = 0  # differential: +1 positive cell, -1 negative cell; 0 otherwise
+    residual: bool = False  # holds the write error of the pair of the same place, with the opposite sign
 
     @property
     def top(self) -> int:
@@ -39,14 +40,29 @@ def weight_slices(encoding: Encoding, cell_bits: int) -> tuple[Slice, ...]:
     """
     if encoding.bits is None:
         return (Slice(1, cell_bits, pair=True),)
-    return _slices(encoding.weights, encoding.bits, encoding.subtract, cell_bits)
+    slices = _slices(encoding.weights, encoding.bits, encoding.subtract, cell_bits)
+    if encoding.weights != "differential_residual":
+        return slices
+    return tuple(
+        half
+        for one in slices
+        for half in (
+            replace(one, place=one.place * encoding.residual_gain),
+            replace(one, place=-one.place, residual=True),
+        )
+    )
+
+
+def word_gain(encoding: Encoding) -> int:
+    """What the places of all slices are multiplied by, so that those of write errors are whole numbers."""
+    return encoding.residual_gain if encoding.weights == "differential_residual" else 1
 
 
 @cache
 def _slices(weights: str, word_bits: int, subtract: str, cell_bits: int) -> tuple[Slice, ...]:
     if weights == "binary":
         return (Slice(2, 1, offset=0.5),)  # digits -1/2 and +1/2, levels 0 and 1
-    magnitude = weights == "differential"
+    magnitude = weights in ("differential", "differential_residual")
     bits = word_bits - 1 if magnitude else word_bits
     places = range(0, bits, cell_bits)
     slices = [Slice(1 << low, min(cell_bits, bits - low)) for low in places]

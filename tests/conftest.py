@@ -19,6 +19,7 @@ DEVICES = {
     "gaussian-additive": {"kind": "gaussian", "additive": 0.05, "read": 0.02},
     "pcm": {"kind": "pcm"},
     "rram": {"kind": "rram"},
+    "log-linear": {"kind": "log_linear", "scale": 20.0},
     "stuck": {"kind": "gaussian", "multiplicative": 0.02, "stuck": {"off": 0.02, "on": 0.01}},
 }
 ENCODINGS = {
@@ -28,6 +29,7 @@ ENCODINGS = {
     "twos-complement-flipped": {"weights": "twos_complement", "flip": True},
     "signed-digits": {"weights": "signed_digits"},
     "differential": {"weights": "differential"},
+    "differential-residual": {"weights": "differential_residual"},
     "differential-digital": {"weights": "differential", "subtract": "digital"},
 }
 CONVERTERS = {

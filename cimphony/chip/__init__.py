@@ -13,7 +13,16 @@ from cimphony.chip.crossbar import (
     SurveyLaw,
     TableLaw,
 )
-from cimphony.chip.devices import Device, GaussianDevice, IdealDevice, PcmDevice, RramDevice, Stuck
+from cimphony.chip.devices import (
+    Device,
+    GaussianDevice,
+    IdealDevice,
+    LogLinearDevice,
+    PcmDevice,
+    RramDevice,
+    StateSpread,
+    Stuck,
+)
 from cimphony.chip.gain_cell import (
     CubicMultiplier,
     GainCell,
@@ -50,6 +59,7 @@ __all__ = [
     "LinearLaw",
     "LinearMultiplier",
     "Link",
+    "LogLinearDevice",
     "Mode",
     "Multiplier",
     "NorPimUnit",
@@ -59,6 +69,7 @@ __all__ = [
     "PulseCoding",
     "RramDevice",
     "SpecialFunctionUnit",
+    "StateSpread",
     "Stuck",
     "SurveyLaw",
     "TableLaw",

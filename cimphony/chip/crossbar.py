@@ -63,9 +63,12 @@ class Cell(Part):
 class Encoding(Part):
     """How a signed weight integer becomes unsigned cell levels."""
 
-    weights: Literal["twos_complement", "offset", "differential", "signed_digits", "binary"] = Field(
+    weights: Literal[
+        "twos_complement", "offset", "differential", "differential_residual", "signed_digits", "binary"
+    ] = Field(
         description="twos_complement: bit slices, the top one negative; offset: w + 2^(bits-1), the offset subtracted "
-        "digitally; differential: positive and negative cells; signed_digits: two's complement whose top digit keeps "
+        "digitally; differential: positive and negative cells; differential_residual: a second pair stores the write "
+        "error of the first, times residual_gain (NL-DPE); signed_digits: two's complement whose top digit keeps "
         "its sign in a pair of cells (how HyFlexPIM's released simulation disturbs weights; without adc only); "
         "binary: -1 and +1 as levels 0 and 1 of one cell"
     )
@@ -82,9 +85,19 @@ class Encoding(Part):
         "analog", description="differential only: currents subtracted before one signed converter, or codes after two"
     )
 
+    residual_gain: Annotated[int, Field(ge=1, le=1024)] = Field(
+        64,
+        description="differential_residual only: how many times larger the write error is stored than it is, a power "
+        "of two; an error beyond the top level of a cell clips",
+    )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.flip and self.weights in ("differential", "signed_digits"):
+        if self.residual_gain & (self.residual_gain - 1):
+            raise ValueError(f"residual_gain = {self.residual_gain} is no power of two; choose 1, 2, 4, ... 1024")
+        if self.weights == "differential_residual" and self.subtract == "digital":
+            raise ValueError("differential_residual subtracts its pairs in the analog domain; use subtract: analog")
+        if self.flip and self.weights in ("differential", "differential_residual", "signed_digits"):
             raise ValueError("flip works on unsigned columns; use weights: twos_complement or offset, or flip: false")
         if (self.bits == 1) != (self.weights == "binary"):
             raise ValueError(f"bits = {self.bits} with weights: {self.weights}: binary takes 1 bit, the others 2 to 16")

@@ -4,9 +4,9 @@ Levels run from 0 to the top level of a cell (2^bits - 1); level 0 is the lowest
 noise at three moments: programming (once per write), drift (with age), read (every read).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cimphony.chip.part import Fraction, NonNegative, Part, Positive
 
@@ -59,4 +59,39 @@ class RramDevice(Part):
     stuck: Stuck | None = Field(None, description="stuck cells; none: every cell can be programmed")
 
 
-Device = Annotated[IdealDevice | GaussianDevice | PcmDevice | RramDevice, Field(discriminator="kind")]
+class StateSpread(Part):
+    """A spread that grows as a power of the conductance up to a level: sd = exp(exponent ln min(G, top) + offset).
+
+    Conductance and spread in uS, as published (Mao et al. 2022; NL-DPE, arXiv 2511.13950, equation 5).
+    """
+
+    exponent: NonNegative = Field(description="of the conductance")
+    offset: float = Field(description="natural logarithm of the spread [uS] at 1 uS")
+    top: Positive = Field(description="conductance above which the spread stays the same [S]")
+
+
+class LogLinearDevice(Part):
+    """RRAM whose spread depends on its state as a power law, without drift (TaOx of NL-DPE, arXiv 2511.13950)."""
+
+    kind: Literal["log_linear"] = "log_linear"
+    g_min: NonNegative = Field(default=0.0, description="lowest conductance [S]")
+    g_max: Positive = Field(default=150e-6, description="highest conductance [S]")
+    programming: StateSpread | None = Field(
+        default=StateSpread(exponent=0.95, offset=-1.86, top=2e-6),
+        description="error of a written conductance; the released constants; none: written exactly",
+    )
+    read: StateSpread | None = Field(
+        default=StateSpread(exponent=0.98, offset=-3.1, top=10e-6),
+        description="noise of a read at the written conductance; the released constants; none: quiet",
+    )
+    scale: NonNegative = Field(default=1.0, description="of both spreads, 1 as measured")
+    stuck: Stuck | None = Field(default=None, description="stuck cells; none: every cell can be programmed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.g_min >= self.g_max:
+            raise ValueError(f"g_min = {self.g_min:g} S must be below g_max = {self.g_max:g} S")
+        return self
+
+
+Device = Annotated[IdealDevice | GaussianDevice | PcmDevice | RramDevice | LogLinearDevice, Field(discriminator="kind")]

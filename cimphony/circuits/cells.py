@@ -10,7 +10,7 @@ from cimphony.chip import CrossbarUnit, Mode
 from cimphony.circuits.converter import Converter, converter
 from cimphony.circuits.encoding import encode, round_half_up
 from cimphony.devices import hold
-from cimphony.mapping import Slice, weight_slices
+from cimphony.mapping import Slice, weight_slices, word_gain
 
 _AT_ONCE = 1 << 16  # cells written at a time
 READ_SD_BITS = 2  # the variance of a read is kept in units of (grid step / 4)^2
@@ -32,6 +32,7 @@ class Cells:
     converter: Converter
     rows_per_block: int
     stream: str  # name of the layer's random numbers
+    gain: int = 1  # of all place values; see `mapping.word_gain`
     # layouts that the fast reads make of these cells
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -59,13 +60,13 @@ class Cells:
         total = torch.zeros(self.conductance.shape[1:], dtype=torch.float64, device=self.conductance.device)
         for s, one in enumerate(self.slices):
             total.add_(self._slice_levels(s) - one.offset, alpha=one.place * (one.polarity or 1))
-        return total
+        return total if self.gain == 1 else total / self.gain
 
     def weight_variance(self) -> Tensor | None:
         """Variance [row, column] (float64) that one read adds to an effective weight integer."""
         if self.read_variance is None:
             return None
-        scale = 2.0 ** -(2 * (self.fraction_bits + READ_SD_BITS))
+        scale = 2.0 ** -(2 * (self.fraction_bits + READ_SD_BITS)) / self.gain**2
         places = torch.tensor([float(one.place) ** 2 * scale for one in self.slices], dtype=torch.float64)
         return (self.read_variance * places.to(self.read_variance.device).view(-1, 1, 1)).sum(dim=0)
 
@@ -116,6 +117,7 @@ def write(
         converter(unit, mode, bits, largest_sum),
         unit.rows,
         f"{name}/{mode}",
+        word_gain(unit.encoding),
     )
 
 
@@ -125,7 +127,10 @@ def _write_rows(
     """Conductances, variances and inverted columns of whole row blocks."""
     bits, columns = fraction_bits(unit.cell.bits[mode]), integers.shape[1]
     conductance, variance, flips = [], [], []
+    error = torch.zeros(())  # of the slice before, when it was written, in levels
     for index, (one, levels) in enumerate(zip(slices, encode(integers[rows], slices, unit.encoding), strict=True)):
+        if one.residual:
+            levels = (error * unit.encoding.residual_gain).clamp(-one.top, one.top)
         flipped = _flips(levels, one.top, unit.rows) if unit.encoding.flip else None
         if flipped is not None:
             levels = torch.where(_by_row(flipped, unit.rows, levels.shape[0]), one.top - levels, levels)
@@ -133,11 +138,19 @@ def _write_rows(
         start = index * integers.numel() + rows.start * columns
         seed, name, seconds = chip["seed"], f"{chip['name']}/{mode}", chip["seconds"]
         state, sd = _hold(unit, mode, levels, one, seed=seed, name=name, start=start, seconds=seconds)
-        conductance.append(round_half_up(state * 2.0**bits).clamp(-32768, 32767).to(torch.int16))
+        conductance.append(_on_grid(state, bits))
+        if index + 1 < len(slices) and slices[index + 1].residual:
+            written = {"seed": seed, "name": name, "start": start, "seconds": 0.0}
+            fresh = _hold(unit, mode, levels, one, **written)[0] if seconds else state
+            error = _on_grid(fresh, bits) * 2.0**-bits - levels
         if sd is not None:
             variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
     variances = torch.stack(variance) if variance else None
     return torch.stack(conductance), variances, torch.stack(flips) if flips else None
+
+
+def _on_grid(levels: Tensor, bits: int) -> Tensor:
+    return round_half_up(levels * 2.0**bits).clamp(-32768, 32767).to(torch.int16)
 
 
 def continuous(

@@ -72,7 +72,7 @@ def levels_per_code(unit: CrossbarUnit, adc: Adc, mode: Mode, codes: int, larges
 
 def is_signed(unit: CrossbarUnit) -> bool:
     """Whether a column sum can be negative: signed cells, or signed input digits."""
-    pair = unit.encoding.weights == "differential" and unit.encoding.subtract == "analog"
+    pair = "differential" in unit.encoding.weights and unit.encoding.subtract == "analog"
     return pair or unit.input.coding != "bit_serial"
 
 

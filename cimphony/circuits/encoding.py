@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cimphony.chip import Encoding
-from cimphony.mapping import Slice
+from cimphony.mapping import Slice, word_gain
 
 _TINY = torch.finfo(torch.float64).tiny
 
@@ -40,14 +40,16 @@ def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> l
     assert encoding.bits is not None
     if encoding.weights == "binary":
         return [(integers + 1) / 2]
-    signed = encoding.weights == "differential"
+    signed = encoding.weights in ("differential", "differential_residual")
     words = integers.to(torch.int64)
     whole = (integers.abs() if signed else integers + 2 ** (encoding.bits - 1)).to(torch.int64)
     sign_bit = 1 << (encoding.bits - 1)
     levels: list[Tensor] = []
     for one in slices:
-        if signed:
-            digit = (whole // one.place) & one.top
+        if one.residual:  # what the first pair really holds is known after it was written
+            digit = torch.zeros_like(whole)
+        elif signed:
+            digit = (whole // (one.place // word_gain(encoding))) & one.top
             digit = digit * _side(integers, one.polarity)
         elif encoding.weights == "signed_digits":
             digit = words // one.place if one.pair else (words // one.place) & one.top
@@ -67,7 +69,8 @@ def _side(integers: Tensor, polarity: int) -> Tensor:
 
 def decode(levels: list[Tensor], slices: tuple[Slice, ...], encoding: Encoding) -> Tensor:
     """Weight integers [row, column] that levels stand for; levels may be noisy."""
-    return sum(
+    total = sum(
         ((level - one.offset) * (one.place * (one.polarity or 1)) for level, one in zip(levels, slices, strict=True)),
         start=torch.zeros_like(levels[0]),
     )
+    return total / word_gain(encoding)

@@ -47,6 +47,8 @@ def read(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int, first_
         coding = coding.model_copy(update={"bits": coding.bits + 1, "signed": True})
     codes = read_codes(inputs, cells, coding, seed=seed, first_token=first_token)
     product = codes.to(torch.float64) * (cells.converter.step * 2.0**-cells.fraction_bits)
+    if cells.gain != 1:
+        product /= cells.gain
     exact = corrections(inputs, cells, coding)
     return product if exact is None else product + exact
 

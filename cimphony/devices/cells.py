@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cimphony.chip import Device, GaussianDevice, IdealDevice, PcmDevice, RramDevice, Stuck
-from cimphony.devices import gaussian, ideal, pcm, rram
+from cimphony.chip import Device, GaussianDevice, IdealDevice, LogLinearDevice, PcmDevice, RramDevice, Stuck
+from cimphony.devices import gaussian, ideal, log_linear, pcm, rram
 from cimphony.random import NORMAL_BITS, Stream
 
 Normal = Callable[[str], Tensor]  # purpose -> standard normal numbers, one for each cell
@@ -27,6 +27,7 @@ _TECHNOLOGIES: dict[type, Technology] = {
     GaussianDevice: gaussian,  # type: ignore[dict-item]
     PcmDevice: pcm,  # type: ignore[dict-item]
     RramDevice: rram,  # type: ignore[dict-item]
+    LogLinearDevice: log_linear,  # type: ignore[dict-item]
 }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cimphony.chip import Device, GaussianDevice, PcmDevice, RramDevice, Stuck, load_chip
+from cimphony.chip import Device, GaussianDevice, LogLinearDevice, PcmDevice, RramDevice, Stuck, load_chip
 from cimphony.devices import hold
 
 CELLS = 400_000
@@ -84,6 +84,47 @@ def test_rram_read_noise_is_log_normal() -> None:
     assert state.read_sd is not None
     sample = torch.exp(0.01 * torch.randn(1_000_000, dtype=torch.float64))
     assert float(state.read_sd[1]) == pytest.approx(3 * float(sample.std()), rel=0.005)
+
+
+@pytest.mark.parametrize("conductance", [0.1, 1.0, 5.0, 100.0])
+def test_log_linear(conductance: float) -> None:
+    """sd = exp(0.95 ln G - 1.86) up to 2 uS for a write, exp(0.98 ln G - 3.1) up to 10 uS for a read."""
+    device = LogLinearDevice(g_min=0.0, stuck=None)
+    state = hold(device, torch.full((CELLS,), conductance / 150, dtype=torch.float64), 1, seed=2, name="l", start=0,
+                 seconds=0.0)  # fmt: skip
+    write = math.exp(0.95 * math.log(min(conductance, 2.0)) - 1.86)
+    assert_normal(state.levels * 150, conductance, write)
+    exact = device.model_copy(update={"programming": None})
+    level = torch.full((9,), conductance / 150, dtype=torch.float64)
+    read = hold(exact, level, 1, seed=2, name="l", start=0, seconds=0.0).read_sd
+    assert read is not None
+    expected = math.exp(0.98 * math.log(min(conductance, 10.0)) - 3.1)
+    torch.testing.assert_close(read * 150, torch.full_like(read, expected), rtol=1e-9, atol=0)
+    quiet = device.model_copy(update={"scale": 0.0})
+    assert hold(quiet, level, 1, seed=0, name="l", start=0, seconds=0.0).read_sd is None
+
+
+def test_a_second_pair_cancels_the_write_error_of_the_first() -> None:
+    """What is left: the second pair's own write error over the gain, and both pairs' rounding to the grid."""
+    from cimphony.circuits import write
+    from tests.conftest import unit
+
+    errors = {}
+    for encoding in ("differential", "differential-residual"):
+        crossbar = unit(encoding=encoding, cell_bits=7, rows=256)
+        device = LogLinearDevice(g_min=0.0, read=None, stuck=None)
+        crossbar = crossbar.model_copy(update={"cell": crossbar.cell.model_copy(update={"device": {"mlc": device}})})
+        weights = torch.full((256, 256), 64.0, dtype=torch.float64)
+        cells = write(crossbar, "mlc", weights, seed=0, name="layer", seconds=0.0, largest_sum=None)
+        errors[encoding] = cells.weights() - weights
+    peak = math.exp(0.95 * math.log(2.0) - 1.86) * 127 / 150  # of a cell above 2 uS, in levels
+    assert float(errors["differential"].std()) == pytest.approx(peak, rel=0.02)
+    stored = errors["differential"].abs() * 64 * 150 / 127  # uS of the second pair
+    own = torch.exp(0.95 * stored.clamp(1e-9, 2.0).log() - 1.86) * 127 / 150 / 64
+    grid = 2.0**-7 / math.sqrt(12) / 64
+    left = math.hypot(float(own.square().mean().sqrt()), grid)
+    assert float(errors["differential-residual"].std()) == pytest.approx(left, rel=0.05)
+    assert left < peak / 60
 
 
 def test_symbol_errors_of_four_levels_after_a_day() -> None:
