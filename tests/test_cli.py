@@ -84,6 +84,16 @@ def test_run_and_go_on(tmp_path):
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+def test_run_with_one_non_ideality(tmp_path):
+    arguments = ("--chip", "pcm-256", "--max-tokens", "64", "--seeds", "2", "--out", "out")
+    run("run", "demo", *arguments, "--only", "programming, drift")
+    found = read_record("out/pcm-256-only-programming-drift-.json")
+    assert found.chip["units"]["analog"]["adc"] is None
+    run("run", "demo", *arguments, "--only", "programming", "--without", "programming")
+    digital = read_record("out/pcm-256-only-nothing-.json").results
+    assert {point["value"] for point in digital["points"]} == {digital["points"][0]["value"]}
+
+
 def test_demo_from_start_to_report(tmp_path):
     printed = run("demo", "--seeds", "1", "--max-tokens", "64")
     for words in ("digital", "hyflexpim", "pcm-256", "gpu-h100", "1 day", "exact", "effective", "Report: runs/demo/"):
@@ -103,6 +113,7 @@ def test_demo_from_start_to_report(tmp_path):
         ("run demo --chip ideal --data missing.txt", "is not a file"),
         ("run gpt2 --chip ideal", "shape only"),
         ("run demo --chip ideal --chip ideal", "two chips are named 'ideal'"),
+        ("run demo --chip ideal --only noise", "choose from programming, read"),
         ("report missing.json", "cannot be read"),
         ("reproduce nothing", "choose one of"),
         ("chips show nope", "neither a preset nor a file"),

@@ -36,9 +36,11 @@ from cimphony.chip.gain_cell import (
 from cimphony.chip.load import chip_names, load_chip
 from cimphony.chip.part import MODES, Component, Mode, Part
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
+from cimphony.chip.switches import NON_IDEALITIES, NonIdeality
 
 __all__ = [
     "MODES",
+    "NON_IDEALITIES",
     "Adc",
     "Cell",
     "Chip",
@@ -62,6 +64,7 @@ __all__ = [
     "LogLinearDevice",
     "Mode",
     "Multiplier",
+    "NonIdeality",
     "NorPimUnit",
     "OperationKind",
     "Part",

@@ -12,6 +12,7 @@ from cimphony.chip.explain import explain
 from cimphony.chip.gain_cell import GainCellAttentionUnit
 from cimphony.chip.part import Count, Part, Positive
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
+from cimphony.chip.switches import NON_IDEALITIES, check_names, switch_off
 from cimphony.errors import ChipError
 
 Unit = Annotated[
@@ -88,6 +89,15 @@ class Chip(Part):
         for path, value in changes.items():
             _set(data, path, value)
         return build_chip(data)
+
+    def without(self, *non_idealities: str) -> "Chip":
+        """A new chip with some non-idealities off: programming, read, drift, stuck, converters."""
+        return build_chip(switch_off(self.model_dump(), check_names(non_idealities)))
+
+    def only(self, *non_idealities: str) -> "Chip":
+        """A new chip with all other non-idealities off: `only("programming")`; `only()` switches everything off."""
+        kept = check_names(non_idealities)
+        return self.without(*(name for name in NON_IDEALITIES if name not in kept))
 
     def to_yaml(self) -> str:
         """The whole description as YAML; `load_chip` reads it back to an equal chip."""

@@ -54,7 +54,10 @@ class RramDevice(Part):
     kind: Literal["rram"] = "rram"
     g_min: NonNegative = Field(0.0, description="lowest conductance [S]")
     g_max: Positive = Field(40e-6, description="highest conductance [S]; the published fit is for 40e-6")
-    programming: NonNegative = Field(1.0, description="scale of the published spread at one second, one and two days")
+    programming: NonNegative = Field(1.0, description="scale of the published spread one second after programming")
+    drift: NonNegative = Field(
+        1.0, description="scale of the published growth of that spread until one and two days, 1 as measured"
+    )
     read: NonNegative = Field(0.01, description="log-normal read noise: sd of the logarithm of a cell's conductance")
     stuck: Stuck | None = Field(None, description="stuck cells; none: every cell can be programmed")
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cimphony.chip import Chip, chip_names, differences, load_chip
+from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_chip
 from cimphony.cli import runs
+from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
 from cimphony.record import Record, read_record, write_record
 from cimphony.report import Table, accuracy_table, claims_table, cost_table, series, write_report
@@ -30,6 +31,8 @@ chips_app = typer.Typer(
     epilog="Example: `cimphony chips show hyflexpim > mine.yaml`, edit, then `--chip mine.yaml`.",
 )
 app.add_typer(chips_app, name="chips")
+
+NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
 
 
 class Fidelity(StrEnum):
@@ -112,6 +115,10 @@ def run(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="layers that stay digital; * is a wildcard; repeatable")
     ] = None,
+    only: Annotated[str | None, typer.Option(metavar="NAMES", help=f"switch everything else off: {NAMES}")] = None,
+    without: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="switch these off, for example read,drift")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="measure on this many tokens of the text")] = 8192,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="where records and report go; default runs/MODEL")
@@ -122,7 +129,7 @@ def run(
     Records are written after every point. The same command goes on where an interrupted one stopped, and a larger
     --seeds or another --age adds to what is there.
     """
-    chips = _chips(chip)
+    chips = [switched(one, only, without) for one in _chips(chip)]
     ages = sorted({0.0, *(parse_seconds(one) for one in age or ())})
     fidelities = {None: [None], Fidelity.both: ["exact", "effective"]}.get(fidelity) or [str(fidelity)]
     folder = out or Path("runs") / (Path(model).name or "model")

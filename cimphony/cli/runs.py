@@ -7,7 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from cimphony.chip import Chip
+from cimphony.chip import NON_IDEALITIES, Chip
+from cimphony.chip.switches import check_names
 from cimphony.cli.show import keeping
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record
@@ -74,6 +75,17 @@ def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int
         results={"model": work.model, "reports": reports, "chips": [chip.model_dump(mode="json") for chip in chips]},
     )
     return record.model_copy(update={"duration": perf_counter() - began})
+
+
+def switched(chip: Chip, only: str | None, without: str | None) -> Chip:
+    """A chip with the non-idealities that two comma-separated lists leave on."""
+    kept = NON_IDEALITIES if only is None else _names(only)
+    off = _names(without or "")
+    return chip.only(*(name for name in kept if name not in off))
+
+
+def _names(listed: str) -> list[str]:
+    return sorted(check_names(name.strip() for name in listed.split(",") if name.strip()))
 
 
 def forget_finished(folder: Path) -> None:

@@ -31,11 +31,14 @@ def age(
     device: RramDevice, levels: Tensor, targets: Tensor, top: int, seconds: float, normal: Callable[[str], Tensor]
 ) -> Tensor:
     """Target plus a state-dependent Gaussian error; no conductance is negative."""
-    if device.programming == 0:
+    if device.programming == device.drift == 0:
         return levels
     low = device.g_min / device.g_max
     x = low + (1 - low) * targets / top
-    error = spread(x, seconds) / _FIT_G_MAX * device.programming * normal("programming")
+    spread_now = spread(x, seconds) * device.programming
+    if device.drift != device.programming:
+        spread_now = spread_now + (spread(x, seconds) - spread(x, 1.0)) * (device.drift - device.programming)
+    error = spread_now / _FIT_G_MAX * normal("programming")
     return ((x + error).clamp(min=0) - low) * (top / (1 - low))
 
 
