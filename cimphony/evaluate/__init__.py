@@ -4,6 +4,7 @@ from cimphony.evaluate.data import load_text, token_name
 from cimphony.evaluate.metrics import accuracy, perplexity
 from cimphony.evaluate.models import load_model
 from cimphony.evaluate.population import evaluate_chips
+from cimphony.evaluate.sensitivities import sensitivity
 from cimphony.nn.architectures import load_config, model_names
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "load_text",
     "model_names",
     "perplexity",
+    "sensitivity",
     "token_name",
 ]

@@ -68,7 +68,7 @@ def evaluate_chips(
         raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
     name = metric_name or getattr(metric, "__name__", type(metric).__name__)
     placing = {"include": [*include], "exclude": [*exclude], "chips": chips}
-    known = {"metric": name, "model": _identity(model), **placing}
+    known = {"metric": name, "model": identity(model), **placing}
     known |= {"seeds": [*seeds], "ages": [*ages], "fidelities": fidelities}
     run = _Run(f"{name} of {type(model).__name__} on {chip.name}", chip, {**(settings or {}), **known}, record_path)
     todo = [point for point in grid if point not in run.points]
@@ -99,7 +99,7 @@ def _aged_chips(
         convert_(model, _with_fidelity(chip, fidelity), **placing)
         try:
             if calibration is not None:
-                _calibrate(model, calibration)
+                calibrate_on(model, calibration)
             present = None
             for _, seed, age in group:
                 if seed != present:
@@ -112,7 +112,8 @@ def _aged_chips(
             restore_(model)
 
 
-def _calibrate(model: nn.Module, calibration: Any) -> None:
+def calibrate_on(model: nn.Module, calibration: Any) -> None:
+    """Learn the ranges of a converted model from a batch or a list of them."""
     batches = [calibration] if isinstance(calibration, torch.Tensor | Mapping) else calibration
     device = next(model.parameters()).device
     with evaluating(model), calibrate(model):
@@ -222,7 +223,7 @@ def _finite(value: Any, where: str) -> float:
     return float(value)
 
 
-def _identity(model: nn.Module) -> dict[str, str]:
+def identity(model: nn.Module) -> dict[str, str]:
     """Class and a digest of all parameters and buffers, so that a record does not go on with another model."""
     digest = hashlib.blake2b(digest_size=8)
     for name, tensor in model.state_dict().items():

@@ -28,7 +28,7 @@ def render_report(records: Sequence[Record], title: str | None = None) -> str:
         sections.evaluation(evaluations, figures) if evaluations else "",
         sections.cost(costs, figures) if costs else "",
         [sections.claims(record, figures) for record in records if record.kind == "claims"],
-        [sections.other(record) for record in records if record.kind not in ("evaluation", "cost", "claims")],
+        [sections.other(record, figures) for record in records if record.kind not in ("evaluation", "cost", "claims")],
         sections.assumptions(records),
         sections.layers(records),
         sections.chips(records),

@@ -210,11 +210,15 @@ def claims(record: Record, figures: Figures) -> Html:
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
 
 
-def other(record: Record) -> Html:
-    """A record of another kind: its numbers as they are."""
-    single = [(name, value) for name, value in record.results.items() if not _is_table(value)]
+def other(record: Record, figures: Figures) -> Html:
+    """A record of another kind: its numbers as they are, and the figures it brings."""
+    results = {name: value for name, value in record.results.items() if name != "figures"}
+    single = [(name, value) for name, value in results.items() if not _is_table(value)]
     parts = [pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single)]
-    parts += [table(mapping_table(name, rows)) for name, rows in record.results.items() if _is_table(rows)]
+    parts += [
+        plot(figures, claims_figure(one), one["title"], one["title"]) for one in record.results.get("figures", [])
+    ]
+    parts += [table(mapping_table(name, rows)) for name, rows in results.items() if _is_table(rows)]
     return section(record.title, *parts)
 
 
