@@ -1,5 +1,6 @@
 """The chip description: frozen, validated, torch-free. Named chips are in `cimphony/chips/*.yaml`."""
 
+from cimphony.chip.acam import Acam, AcamCell, AcamUnit, ThresholdLaw, Thresholds
 from cimphony.chip.chip import Chip, OperationKind, Unit, build_chip, differences
 from cimphony.chip.crossbar import (
     Adc,
@@ -41,6 +42,9 @@ from cimphony.chip.switches import NON_IDEALITIES, NonIdeality
 __all__ = [
     "MODES",
     "NON_IDEALITIES",
+    "Acam",
+    "AcamCell",
+    "AcamUnit",
     "Adc",
     "Cell",
     "Chip",
@@ -77,6 +81,8 @@ __all__ = [
     "SurveyLaw",
     "TableLaw",
     "TableMultiplier",
+    "ThresholdLaw",
+    "Thresholds",
     "Unit",
     "build_chip",
     "chip_names",

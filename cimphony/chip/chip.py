@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from cimphony.chip.acam import AcamUnit
 from cimphony.chip.crossbar import CrossbarUnit
 from cimphony.chip.explain import explain
 from cimphony.chip.gain_cell import GainCellAttentionUnit
@@ -16,14 +17,16 @@ from cimphony.chip.switches import NON_IDEALITIES, check_names, switch_off
 from cimphony.errors import ChipError
 
 Unit = Annotated[
-    CrossbarUnit | NorPimUnit | GainCellAttentionUnit | SpecialFunctionUnit | GpuUnit, Field(discriminator="kind")
+    CrossbarUnit | NorPimUnit | GainCellAttentionUnit | AcamUnit | SpecialFunctionUnit | GpuUnit,
+    Field(discriminator="kind"),
 ]
 OperationKind = Literal["static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"]
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
-    "dynamic_matmul": ("nor_pim", "gain_cell_attention", "gpu"),
-    "softmax": ("special_function", "gain_cell_attention", "gpu"),
-    **dict.fromkeys(("activation", "norm", "elementwise", "embedding"), ("special_function", "gpu")),
+    "dynamic_matmul": ("nor_pim", "gain_cell_attention", "acam", "gpu"),
+    "softmax": ("special_function", "gain_cell_attention", "acam", "gpu"),
+    "activation": ("special_function", "acam", "gpu"),
+    **dict.fromkeys(("norm", "elementwise", "embedding"), ("special_function", "gpu")),
 }
 
 
@@ -68,6 +71,20 @@ class Chip(Part):
                 f"policy: {whole[0]!r} is a gain_cell_attention unit, which runs dynamic_matmul and softmax in one go; "
                 f"give it both, or neither"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _acams_have_arrays(self) -> Self:
+        for name, unit in self.units.items():
+            if not isinstance(unit, AcamUnit):
+                continue
+            arrays = self.units.get(unit.arrays)
+            if not isinstance(arrays, CrossbarUnit) or arrays.acam is None:
+                fitting = [key for key, one in self.units.items() if isinstance(one, CrossbarUnit) and one.acam]
+                raise ValueError(
+                    f"units.{name}.arrays = {unit.arrays!r} is not a crossbar unit read by an acam; choose from "
+                    f"{', '.join(fitting) or 'none yet: give a crossbar unit adc: {kind: acam, ...}'}"
+                )
         return self
 
     def unit_for(self, operation: OperationKind) -> Unit | None:

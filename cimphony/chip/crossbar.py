@@ -1,9 +1,10 @@
 """The crossbar unit as data: cells, encoding of the weights, input coding, converter."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from cimphony.chip.acam import Acam
 from cimphony.chip.devices import Device
 from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, NonNegative, Part, Positive
 from cimphony.chip.pricing import CROSSBAR_ACTIONS, check_components
@@ -190,6 +191,16 @@ class Adc(Part):
     source: str = Field("", description="where the numbers come from")
 
 
+def _sar_unless_said(value: object) -> object:
+    """A converter without a kind is an ordinary one."""
+    if not isinstance(value, dict) or "kind" in value:
+        return cast(object, value)
+    return {"kind": "sar", **cast(dict[str, Any], value)}
+
+
+Readout = Annotated[Adc | Acam, Field(discriminator="kind"), BeforeValidator(_sar_unless_said)]
+
+
 class Schedule(Part):
     """How the work is spread over the arrays and over time."""
 
@@ -212,7 +223,9 @@ class CrossbarUnit(Part):
     cell: Cell
     encoding: Encoding
     input: InputCoding
-    adc: Adc | None = Field(None, description="none: an ideal converter, every sum passes unchanged")
+    adc: Readout | None = Field(
+        None, description="an ADC, or an ACAM; none: an ideal converter, every sum passes unchanged"
+    )
     fidelity: Literal["exact", "effective"] = Field(
         "exact", description="exact: every read is converted; effective: one product with the noisy weights"
     )
@@ -223,9 +236,36 @@ class CrossbarUnit(Part):
     components: dict[str, Component] = Field({}, description="what the unit is built of and what it costs")
     schedule: Schedule = Schedule(copies="one", overlap=False)
 
+    @property
+    def converter(self) -> Adc | None:
+        """The ADC; None where columns are read ideally or by an ACAM."""
+        return self.adc if isinstance(self.adc, Adc) else None
+
+    @property
+    def acam(self) -> Acam | None:
+        """The ACAM that reads the columns, if one does."""
+        return self.adc if isinstance(self.adc, Acam) else None
+
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         check_components(self.components, CROSSBAR_ACTIONS, (*self.count, "row", "column", "adc", "chip"))
+        return self
+
+    @model_validator(mode="after")
+    def _check_acam(self) -> Self:
+        if self.acam is None:
+            return self
+        weights, bits = self.encoding.weights, self.encoding.bits
+        if weights not in ("differential", "differential_residual") or self.encoding.subtract != "analog":
+            raise ValueError(
+                f"an acam reads the whole signed sum of a column, encoding.weights: {weights} has none; use "
+                "differential or differential_residual, with subtract: analog"
+            )
+        if len(self.cell.bits) > 1 or (bits is not None and max(self.cell.bits.values()) != bits - 1):
+            raise ValueError(
+                f"cell.bits = {self.cell.bits}: an acam needs a weight's whole magnitude in one cell; give cell.bits "
+                f"= {(bits or 8) - 1}, one bit below encoding.bits"
+            )
         return self
 
     @model_validator(mode="after")
@@ -235,9 +275,9 @@ class CrossbarUnit(Part):
             raise ValueError(
                 "fidelity exact reads integers: give encoding.bits and input.bits, or choose fidelity: effective"
             )
-        if self.adc is not None and self.encoding.weights == "signed_digits":
+        if self.converter is not None and self.encoding.weights == "signed_digits":
             raise ValueError("encoding.weights: signed_digits has no converter model; use adc: null or twos_complement")
-        if self.adc is not None and not quantised:
+        if self.converter is not None and not quantised:
             raise ValueError("an adc converts sums of integers: give encoding.bits and input.bits, or adc: null")
         if self.encoding.bits is None and self.encoding.weights != "differential":
             raise ValueError("unquantised weights (encoding.bits: null) need encoding.weights: differential")

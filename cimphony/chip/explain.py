@@ -49,7 +49,7 @@ def _is_tag(part: Any, detail: Any, data: dict[str, Any]) -> bool:
         if step in here:
             place = here[step]
         elif step is part:
-            return here.get("kind") == part
+            return here.get("kind", "sar") == part  # a converter without a kind is a sar one
     return False
 
 
@@ -62,7 +62,7 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
             fields = candidate.model_fields
             if step in fields:
                 following += _models(fields[step].annotation)
-            elif fields.get("kind") is not None and fields["kind"].default == step:
+            elif fields.get("kind") is not None and step in get_args(fields["kind"].annotation):
                 following.append(candidate)
         candidates = following or candidates  # a dictionary key keeps the values' type
     names: list[str] = []

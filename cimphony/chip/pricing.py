@@ -28,6 +28,12 @@ GAIN_CELL_ACTIONS = {
     "tile": "one sub-tile of one head serving one token",
     "token": "one token of one head",
 }
+ACAM_ACTIONS = {
+    "product": "one product of two numbers by log and exp",
+    "add": "one digital addition: of two logs, into a sum, or of a largest score",
+    "move": "one byte moved between the memory of a tile and its arrays",
+    "element": "one number sent through the identity",
+}
 SPECIAL_ACTIONS = {"element": "one number worked on"}
 ROOFLINE_ACTIONS = {
     "mac": "one multiply-add of any product",

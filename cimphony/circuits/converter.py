@@ -49,12 +49,12 @@ def converter(unit: CrossbarUnit, mode: Mode, fraction_bits: int, largest: float
         fraction_bits: a level is 2^fraction_bits grid steps.
         largest: largest sum seen in calibration, in levels; needed for range `calibrated` only.
     """
-    if unit.adc is None:
+    if unit.converter is None:
         return IDEAL
     signed = is_signed(unit)
-    bits = unit.adc.bits[mode]
+    bits = unit.converter.bits[mode]
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
-    step = 2.0**fraction_bits * levels_per_code(unit, unit.adc, mode, max(high, 1), largest)
+    step = 2.0**fraction_bits * levels_per_code(unit, unit.converter, mode, max(high, 1), largest)
     multiplier, shift = _gain(max(step, 1.0))
     return Converter(multiplier, shift, low, high)
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cimphony.chip import Chip, Component, CrossbarUnit, Unit
+from cimphony.chip import Acam, Adc, Chip, Component, CrossbarUnit, Unit
 from cimphony.chip.pricing import instances
 from cimphony.cost.adc import conversion_energy, converter_area
 from cimphony.cost.scaling import area_factor, energy_factor
+from cimphony.mapping import cells_per_weight
 
 
 @dataclass
@@ -35,8 +36,10 @@ def price(chip: Chip) -> Prices:
         prices.units[name] = [
             _price(f"{name}.{key}", part, unit, chip, prices) for key, part in unit.components.items()
         ]
-        if isinstance(unit, CrossbarUnit) and unit.adc is not None:
-            prices.units[name].append(_price_adc(f"{name}.adc", unit, chip, prices))
+        if isinstance(unit, CrossbarUnit) and unit.converter is not None:
+            prices.units[name].append(_price_adc(f"{name}.adc", unit, unit.converter, chip, prices))
+        if isinstance(unit, CrossbarUnit) and unit.acam is not None:
+            prices.units[name].append(_price_acam(f"{name}.acam", unit, unit.acam, chip, prices))
         area = 0.0 if isinstance(unit, CrossbarUnit) else float(getattr(unit, "area", 0.0))
         if area:
             prices.units[name].append(Priced(f"{name}.die", [], area, 0.0))
@@ -53,10 +56,9 @@ def total(counts: Mapping[str, float], priced: Priced) -> float:
     return energy
 
 
-def sampling_rate(unit: CrossbarUnit) -> float:
+def sampling_rate(unit: CrossbarUnit, adc: Adc) -> float:
     """Conversions a second of one converter, if it takes the whole cycle."""
-    assert unit.adc is not None
-    return unit.adc.columns_per_adc / unit.cycle
+    return adc.columns_per_adc / unit.cycle
 
 
 def _price(name: str, part: Component, unit: Unit, chip: Chip, prices: Prices) -> Priced:
@@ -66,9 +68,17 @@ def _price(name: str, part: Component, unit: Unit, chip: Chip, prices: Prices) -
     return Priced(name, actions, part.area * area * number, part.leakage * energy * number)
 
 
-def _price_adc(name: str, unit: CrossbarUnit, chip: Chip, prices: Prices) -> Priced:
-    adc, rate = unit.adc, sampling_rate(unit)
-    assert adc is not None
+def _price_acam(name: str, unit: CrossbarUnit, acam: Acam, chip: Chip, prices: Prices) -> Priced:
+    if acam.cell is None:
+        prices.assumptions.append(f"{name}: no price of a cell in the description, conversions cost nothing")
+        return Priced(name, [], 0.0, 0.0)
+    energy, area = _scale(name, acam.cell.node, chip, prices)
+    number = acam.cells * _instances("adc", unit)
+    return Priced(name, [("convert", acam.cells * acam.cell.energy * energy)], acam.cell.area * area * number, 0.0)
+
+
+def _price_adc(name: str, unit: CrossbarUnit, adc: Adc, chip: Chip, prices: Prices) -> Priced:
+    rate = sampling_rate(unit, adc)
     energy, area = _scale(name, adc.node, chip, prices)
     node = adc.node or chip.node
     actions: list[tuple[str, float]] = []
@@ -108,7 +118,9 @@ def _instances(per: str, unit: Unit) -> float:
     if per in count or not isinstance(unit, CrossbarUnit):
         return instances(count, per)
     arrays = math.prod(unit.count.values())
-    sharing = unit.adc.columns_per_adc if unit.adc else unit.columns
+    sharing = unit.converter.columns_per_adc if unit.converter else unit.columns
+    if unit.acam:
+        sharing = cells_per_weight(unit, next(iter(unit.cell.bits)))  # one for each column of outputs
     return {
         "row": arrays * unit.rows,
         "column": arrays * unit.columns,

@@ -2,7 +2,7 @@
 
 import math
 
-from cimphony.chip import CrossbarUnit, GainCellAttentionUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
+from cimphony.chip import AcamUnit, CrossbarUnit, GainCellAttentionUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
 from cimphony.chip.pricing import instances
 from cimphony.cost.gain_cell import on_gain_cell
 from cimphony.cost.job import Job
@@ -110,6 +110,6 @@ def job_on(unit: Unit, operation: Operation) -> Job | None:
 
 def unit_instances(unit: Unit) -> int:
     """Instances of a unit on one chip: modules where it has them."""
-    if isinstance(unit, GpuUnit | GainCellAttentionUnit):
+    if isinstance(unit, GpuUnit | GainCellAttentionUnit | AcamUnit):
         return 1
     return instances(unit.count, "module") if "module" in unit.count else math.prod(unit.count.values())

@@ -44,6 +44,7 @@ def convert_(
     unit = chip.unit_for("static_matmul")
     chosen: dict[str, nn.Module] = {}
     digital: dict[str, str] = {}
+    _check_numbers(chip)
     if isinstance(unit, CrossbarUnit):
         chosen, digital = _choose(model, include, exclude)
         _check_redundancy(chosen, chip)
@@ -61,6 +62,16 @@ def convert_(
         _swap(module, path, chip, name)
     model.__dict__[_DIGITAL_KEY] = digital
     return model
+
+
+def _check_numbers(chip: Chip) -> None:
+    """DataError for a chip of which only the cost is known here."""
+    for name, unit in chip.units.items():
+        if isinstance(unit, CrossbarUnit) and unit.acam:
+            raise DataError(
+                f"chip {chip.name!r}: units.{name}.adc.kind: acam has a cost but no numbers yet; use the chip with "
+                "cim.estimate, or choose another chip"
+            )
 
 
 def _choose(

@@ -284,11 +284,11 @@ class Tiles:
             "adc_bits": None,
             "kernel": "effective product" if cells is None else kernel_name(cells, self.unit.input),
         }
-        if cells is None or cells.converter.high is None or self.unit.adc is None:
+        if cells is None or cells.converter.high is None or self.unit.converter is None:
             return row
         step = cells.converter.step * 2.0**-cells.fraction_bits
         codes = [cells.converter.low, cells.converter.high]
-        return row | {"adc_bits": self.unit.adc.bits[mode], "adc_step_levels": step, "adc_codes": codes}
+        return row | {"adc_bits": self.unit.converter.bits[mode], "adc_step_levels": step, "adc_codes": codes}
 
 
 def _check_finite(inputs: Tensor, layer: str) -> None:

@@ -161,7 +161,7 @@ def lossless_bits(chip: str, top: int) -> float:
 
 def converter_cycle(chip: str) -> float:
     """Time of one read at 1.28 GS/s [ns]."""
-    adc = _analog(chip).adc
+    adc = _analog(chip).converter
     assert adc is not None
     return adc.columns_per_adc / 1.28
 

@@ -83,8 +83,9 @@ def at_voltage(chip: Chip, voltage: float) -> Chip:
     for name, part in unit.components.items():
         scaled = {action: cost * energy for action, cost in part.energy.items()}
         changes[f"units.analog.components.{name}.energy"] = scaled
-    if unit.adc is not None and unit.adc.energy_law is not None and unit.adc.energy_law.kind == "table":
-        table = {bits: cost * energy for bits, cost in unit.adc.energy_law.energy.items()}
+    adc = unit.converter
+    if adc is not None and adc.energy_law is not None and adc.energy_law.kind == "table":
+        table = {bits: cost * energy for bits, cost in adc.energy_law.energy.items()}
         changes["units.analog.adc.energy_law.energy"] = table
     return chip.replace(changes)
 
