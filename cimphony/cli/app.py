@@ -12,6 +12,7 @@ from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_ch
 from cimphony.cli import runs
 from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
+from cimphony.cli.sweep import sweep
 from cimphony.record import Record, read_record, write_record
 from cimphony.report import Table, accuracy_table, claims_table, cost_table, series, write_report
 from cimphony.units import format_quantity, parse_seconds
@@ -31,6 +32,7 @@ chips_app = typer.Typer(
     epilog="Example: `cimphony chips show hyflexpim > mine.yaml`, edit, then `--chip mine.yaml`.",
 )
 app.add_typer(chips_app, name="chips")
+app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`")(sweep)
 
 NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
 

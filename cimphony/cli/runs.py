@@ -5,15 +5,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from cimphony.chip import NON_IDEALITIES, Chip
 from cimphony.chip.switches import check_names
 from cimphony.cli.show import keeping
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record
-
-CALIBRATION = 1024  # tokens, from the end of the text
 
 
 def evaluate(
@@ -29,7 +26,8 @@ def evaluate(
     max_tokens: int,
 ) -> list[Record]:
     """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`."""
-    from cimphony.evaluate import evaluate_chips, load_model, load_text, perplexity, token_name
+    from cimphony.evaluate import evaluate_chips, last_windows, load_model, load_text, perplexity, token_name
+    from cimphony.evaluate.data import CALIBRATION
 
     paths = _record_paths(chips, folder)
     model, tokenizer = load_model(model_name)
@@ -49,7 +47,7 @@ def evaluate(
                 seeds=range(seeds),
                 ages=ages,
                 fidelities=fidelities,
-                calibration=_last_windows(tokens, window),
+                calibration=last_windows(tokens, window),
                 exclude=exclude,
                 metric_name=f"perplexity per {token_name(tokenizer)}",
                 settings={"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
@@ -103,9 +101,3 @@ def _record_paths(chips: Sequence[Chip], folder: Path) -> list[Path]:
                 f"two chips are named {name!r}: their records would be one file; give each a name of its own"
             )
     return [folder / f"{name}.json" for name in names]
-
-
-def _last_windows(tokens: Any, window: int) -> Any:
-    """The end of the text as a batch [window, token]: ranges are learnt there."""
-    count = max(1, min(CALIBRATION, len(tokens)) // window)
-    return tokens[-count * window :].view(count, window)

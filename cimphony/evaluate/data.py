@@ -13,6 +13,7 @@ from torch import Tensor
 from cimphony.errors import DataError
 from cimphony.nn.architectures import resolve
 
+CALIBRATION = 1024  # tokens, from the end of the text
 _SPLITS = ("test", "validation", "train")
 _FILES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 
@@ -37,6 +38,12 @@ def load_text(spec: str | Path | Sequence[str], tokenizer: Any = None) -> Tensor
     if tokenizer is None:
         return torch.tensor(list(text.encode()), dtype=torch.long)
     return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
+
+
+def last_windows(tokens: Tensor, window: int) -> Tensor:
+    """The end of a text as a batch [window, token], at most CALIBRATION tokens: ranges are learnt there."""
+    count = max(1, min(CALIBRATION, len(tokens)) // window)
+    return tokens[-count * window :].view(count, window)
 
 
 def token_name(tokenizer: Any) -> str:

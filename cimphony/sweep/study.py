@@ -185,14 +185,14 @@ class Study(Part):
     )
     chip: str | dict[str, Any] = Field(description="a preset, a file, or a description, which may say base")
     exclude: tuple[str, ...] = Field((), description="wildcards of layers that stay digital")
-    workload: Work = Field(default_factory=Work)
-    population: Population = Field(default_factory=Population)
+    workload: Work = Work.model_validate({})
+    population: Population = Population.model_validate({})
     method: Method | None = None
     axes: dict[str, Annotated[Axis, BeforeValidator(_plain_axis)]] = Field(min_length=1)
     measures: Annotated[dict[str, Direction | None], BeforeValidator(_plain_measures)] = Field(
         min_length=1, description="name -> min or max; none: measured, but not a goal"
     )
-    search: Search = Field(default_factory=Search)
+    search: Search = Search.model_validate({})
 
     @model_validator(mode="after")
     def _axes_lead_somewhere(self) -> Self:

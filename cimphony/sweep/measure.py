@@ -1,0 +1,248 @@
+"""One point of a study, measured. What a worker keeps between points: the model, its digital value, its conversion."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from cimphony.chip import Chip, CrossbarUnit
+from cimphony.cost import CostReport, estimate
+from cimphony.errors import CimphonyError, DataError
+from cimphony.evaluate import describe, enough, last_windows, load_model, load_text, perplexity
+from cimphony.evaluate.glue import batches, load_glue, score
+from cimphony.evaluate.metrics import evaluating, run_batch
+from cimphony.methods.gradient_redistribution import assign_, decompose_, fuse_
+from cimphony.nn import age_, calibrate, convert_, is_converted, program_, restore_
+from cimphony.nn.attention import has_numbers
+from cimphony.nn.trace import trace
+from cimphony.record import Record
+from cimphony.sweep.apply import (
+    point_age,
+    point_chip,
+    point_method,
+    point_model,
+    point_work,
+    reference,
+    shared_key,
+    values,
+)
+from cimphony.sweep.store import failed, point_record
+from cimphony.sweep.study import COST_MEASURES, Axes, Data, Method, Study
+from cimphony.workload import Workload
+
+Metric = Callable[[nn.Module], float]
+_WORKLOADS = 64  # kept traces: a study over sizes of requests stays bounded
+_CALIBRATION_EXAMPLES = 64
+
+
+class SetupError(DataError):
+    """What every point needs cannot be had: no point can be measured."""
+
+
+@dataclass
+class _Loaded:
+    """A model with what it is measured on. One at a time is kept."""
+
+    key: str
+    model: nn.Module
+    metrics: dict[str, Metric]
+    calibration: list[Any]
+    digital: dict[str, float] = field(default_factory=dict)
+    converted: str | None = None  # the key of the conversion it is in
+
+
+class Bench:
+    """Measures points of one study. The same point gives the same numbers on any bench, in any order."""
+
+    def __init__(self, study: Study, functions: Mapping[str, Metric] | None = None) -> None:
+        self.study, self.functions = study, dict(functions or {})
+        self._loaded: _Loaded | None = None
+        self._workloads: dict[str, Workload] = {}
+
+    def point(self, axes: Axes) -> Record:
+        """The record of a point: done, or failed with its message. Raises SetupError where no point can be measured."""
+        began, chip = perf_counter(), None
+        try:
+            chip = point_chip(self.study, axes)
+            with one_thread():
+                record = self._measured(axes, chip)
+        except SetupError:
+            raise
+        except Exception as error:  # whatever it is, the other points are unharmed
+            self._forget_conversion()
+            said = str(error) if isinstance(error, CimphonyError) else f"{type(error).__name__}: {error}"
+            record = failed(self.study, axes, said, chip and chip.model_dump(mode="json"))
+        return record.model_copy(update={"duration": perf_counter() - began})
+
+    def _measured(self, axes: Axes, chip: Chip) -> Record:
+        found: dict[str, Any] = {"measures": {}}
+        if any(name in COST_MEASURES for name in self.study.measures):
+            report = estimate(self._workload(axes), chip)
+            found["measures"] |= _costs(report, self.study)
+            assumptions = report.assumptions
+        else:
+            assumptions = []
+        if self.study.numbers:
+            numbers = self._numbers(axes, chip)
+            found["measures"] |= numbers.pop("measures")
+            found |= numbers
+        record = point_record(self.study, axes, chip.model_dump(mode="json"), found)
+        return record.model_copy(update={"assumptions": assumptions})
+
+    # cost
+
+    def _workload(self, axes: Axes) -> Workload:
+        work, method, name = point_work(self.study, axes), point_method(self.study, axes), point_model(self.study, axes)
+        decomposed = method is not None and method.rank is not None
+        key = f"{name} {method.rank if method else None} {work}"
+        if key not in self._workloads:
+            if len(self._workloads) >= _WORKLOADS:
+                del self._workloads[next(iter(self._workloads))]
+            with self._setting_up("model" in values(self.study, axes)):
+                subject = self._load(axes).model if decomposed else name
+            self._workloads[key] = trace(subject, **work.model_dump(), name=Path(name).name)
+        return self._workloads[key]
+
+    # numbers
+
+    def _numbers(self, axes: Axes, chip: Chip) -> dict[str, Any]:
+        """Means over chips, their spread, and every chip's own values."""
+        with self._setting_up("model" in values(self.study, axes)):
+            loaded = self._load(axes)
+        unit = chip.unit_for("static_matmul")
+        if not isinstance(unit, CrossbarUnit) and not has_numbers(chip):  # computes what the digital model does
+            said = {"per_seed": [], "message": f"{chip.name} computes digitally: the model's own values"}
+            return self._summed(loaded, {name: [value] for name, value in loaded.digital.items()}) | said
+        self._convert(loaded, axes, chip)
+        rows: list[dict[str, float]] = []
+        for seed in self._seeds(axes, rows):
+            program_(loaded.model, seed=seed)
+            if age := point_age(self.study, axes):
+                age_(loaded.model, seconds=age)
+            rows.append({"seed": seed} | {name: float(metric(loaded.model)) for name, metric in loaded.metrics.items()})
+        found = {name: [row[name] for row in rows] for name in loaded.metrics}
+        return self._summed(loaded, found) | {"per_seed": rows}
+
+    def _seeds(self, axes: Axes, rows: list[dict[str, float]]) -> Iterator[int]:
+        """Seeds of a point; with sequential stopping until the first measure is known well enough."""
+        asked, given = self.study.population, values(self.study, axes)
+        if "seed" in given:
+            yield int(given["seed"] or 0)
+            return
+        name = reference(self.study)
+        for seed in range(asked.most or asked.seeds):
+            known = [row[name] for row in rows]
+            if seed >= asked.seeds and enough(known, asked.precision or 0.0, asked.confidence):
+                return
+            yield seed
+
+    def _summed(self, loaded: _Loaded, found: dict[str, list[float]]) -> dict[str, Any]:
+        asked, study = self.study.population, self.study
+        spread = {
+            name: describe(
+                chips, better=study.measures[name], digital=loaded.digital[name],
+                within=asked.within, confidence=asked.confidence,
+            )
+            for name, chips in found.items()
+        }  # fmt: skip
+        measures = {name: one["mean"] for name, one in spread.items()}
+        if "yield" in study.measures:
+            measures["yield"] = spread[reference(study)]["yield"]
+        return {"measures": measures, "spread": spread, "digital": dict(loaded.digital)}
+
+    def _convert(self, loaded: _Loaded, axes: Axes, chip: Chip) -> None:
+        key = shared_key(self.study, axes)[1]
+        if loaded.converted == key:
+            return
+        self._forget_conversion()
+        method = point_method(self.study, axes)
+        convert_(loaded.model, chip, exclude=self.study.exclude)
+        if method is not None and method.slc_rate is not None:
+            assign_(loaded.model, method.slc_rate, method.by)
+        with evaluating(loaded.model), calibrate(loaded.model):
+            for batch in loaded.calibration:
+                run_batch(loaded.model, batch, "cpu")
+        loaded.converted = key
+
+    def _forget_conversion(self) -> None:
+        if self._loaded is not None and is_converted(self._loaded.model):
+            restore_(self._loaded.model)
+            self._loaded.converted = None
+
+    # the model
+
+    def _load(self, axes: Axes) -> _Loaded:
+        key, method = shared_key(self.study, axes)[0], point_method(self.study, axes)
+        if self._loaded is None or self._loaded.key != key:
+            self._loaded = None  # the old model goes before the new one comes
+            model, tokenizer = load_model(point_model(self.study, axes))
+            metrics, calibration = _measured_on(self.study.data, model, tokenizer, self.study.numbers)
+            wanted = [name for name in self.study.numbers if name != "yield"]
+            metrics = {name: (self.functions | metrics)[name] for name in wanted}
+            loaded = _Loaded(key, model, metrics, calibration)
+            loaded.digital = {name: float(metric(model)) for name, metric in metrics.items()}
+            _decompose(model, method)
+            self._loaded = loaded
+        return self._loaded
+
+    @contextmanager
+    def _setting_up(self, own: bool) -> Iterator[None]:
+        """Errors here are every point's, unless the model is the point's `own`."""
+        try:
+            yield
+        except CimphonyError as error:
+            raise error if own else SetupError(str(error)) from None
+
+
+def _decompose(model: nn.Module, method: Method | None) -> None:
+    if method is not None and method.rank is not None:
+        fuse_(decompose_(model, method.rank, exclude=["lm_head"]))
+
+
+def _measured_on(data: Data, model: Any, tokenizer: Any, wanted: list[str]) -> tuple[dict[str, Metric], list[Any]]:
+    """The metrics of the data, and what ranges are learnt from."""
+    if data.task is not None:
+        return _on_task(data, model, tokenizer)
+    if "accuracy" in wanted:
+        raise DataError("accuracy is of a GLUE task: give data: {task: SST-2, folder: ...}; on a text, perplexity")
+    if "perplexity" in wanted and not model.can_generate():
+        raise DataError(f"perplexity is of models that generate text; the study's is a {type(model).__name__}")
+    assert data.text is not None
+    tokens = load_text(data.text, tokenizer)
+    window = min(data.window or 256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
+    metric = partial(perplexity, tokens=tokens, window=window, max_tokens=data.max_tokens)
+    return {"perplexity": metric}, [last_windows(tokens, window)]
+
+
+def _on_task(data: Data, model: Any, tokenizer: Any) -> tuple[dict[str, Metric], list[Any]]:
+    assert data.task is not None
+    assert data.folder is not None
+    asked = batches(load_glue(data.folder, data.task, "dev").head(data.examples), tokenizer, 32)
+    shown = batches(load_glue(data.folder, data.task, "train").head(_CALIBRATION_EXAMPLES), tokenizer, 32)
+    return {"accuracy": partial(score, task=data.task, data=asked)}, [inputs for inputs, _ in shown]
+
+
+def _costs(report: CostReport, study: Study) -> dict[str, float]:
+    """Cost measures that have a value: a request that generates nothing has no latency of a token."""
+    totals = report.to_dict()["totals"] | {
+        "chips": report.placement.chips,
+        "utilisation": report.placement.utilisation,
+    }
+    return {name: totals[name] for name in study.measures if name in COST_MEASURES and totals[name] is not None}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Workers do not fight for cores, and sums are added in the same order everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
