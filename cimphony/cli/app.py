@@ -10,6 +10,7 @@ import typer
 
 from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_chip
 from cimphony.cli import runs
+from cimphony.cli.adapt import adapt_app
 from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
 from cimphony.cli.sweep import sweep
@@ -33,6 +34,7 @@ chips_app = typer.Typer(
 )
 app.add_typer(chips_app, name="chips")
 app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`")(sweep)
+app.add_typer(adapt_app, name="adapt")
 
 NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
 

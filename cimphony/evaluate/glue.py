@@ -92,19 +92,24 @@ def batches(examples: Examples, tokenizer: Any, size: int, length: int = 128) ->
 
 def score(model: nn.Module, task: str, data: Sequence[tuple[dict[str, Tensor], Tensor]]) -> float:
     """The task's metric of a classifier or regressor on prepared batches."""
+    return judge(task, outputs_of(model, data), torch.cat([labels for _, labels in data]))
+
+
+def outputs_of(model: nn.Module, data: Sequence[tuple[dict[str, Tensor], Tensor]]) -> Tensor:
+    """The model's logits [example, class] on prepared batches, in their order."""
     device = next(model.parameters()).device
-    outputs, labels = [], []
     with evaluating(model):
-        for inputs, wanted in data:
-            outputs.append(logits_of(run_batch(model, inputs, device)).cpu())
-            labels.append(wanted)
-    logits, truth = torch.cat(outputs), torch.cat(labels)
-    if logits.isnan().any():
+        return torch.cat([logits_of(run_batch(model, inputs, device)).cpu() for inputs, _ in data])
+
+
+def judge(task: str, outputs: Tensor, truth: Tensor) -> float:
+    """The task's metric of logits [example, class] against labels [example]."""
+    if outputs.isnan().any():
         raise DataError("the model's outputs hold NaN; check its weights and inputs")
     metric = TASKS[task].metric
     if metric == "spearman":
-        return spearman(logits.flatten().numpy(), truth.numpy())
-    predicted = logits.argmax(dim=-1)
+        return spearman(outputs.flatten().numpy(), truth.numpy())
+    predicted = outputs.argmax(dim=-1)
     return float((predicted == truth).double().mean()) if metric == "accuracy" else matthews(predicted, truth)
 
 

@@ -11,6 +11,8 @@ from transformers.utils import logging
 
 from cimphony.errors import DataError
 from cimphony.nn.architectures import load_config, model_class, model_names, quietly, resolve
+from cimphony.nn.low_rank import RANKS
+from cimphony.nn.store import load_low_rank
 
 
 def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
@@ -18,7 +20,8 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple
 
     Args:
         name: `demo`, a local folder in Hugging Face format, or a hub name. The head is the one that the
-            configuration's `architectures` names.
+            configuration's `architectures` names. Layers that a folder holds decomposed
+            (`methods.gradient_redistribution`) come decomposed.
         dtype: of the weights.
 
     Raises DataError where there is no such model, or it has no weights.
@@ -29,7 +32,10 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple
             f"{name} comes as a shape only: use it with `cimphony cost`; give a hub name or folder for numbers"
         )
     with _no_bars():
-        model = quietly(model_class(config).from_pretrained, name, dtype=dtype)
+        if getattr(config, RANKS, None):
+            model = load_low_rank(name, config).to(dtype)
+        else:
+            model = quietly(model_class(config).from_pretrained, name, dtype=dtype)
     return model.eval(), _tokenizer(name, model)
 
 

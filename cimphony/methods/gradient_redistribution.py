@@ -22,14 +22,21 @@ from rich.progress import Progress
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cimphony.chip import MODES, Mode
+from cimphony.chip import MODES
 from cimphony.errors import DataError, StateError
-from cimphony.nn.layers import AnalogLayer
-from cimphony.nn.low_rank import FusedLowRank, LowRankLinear, hard_threshold
-from cimphony.nn.programmed import Assignment, Axis
+from cimphony.nn.layers import AnalogLayer, place_ranks
+from cimphony.nn.low_rank import (
+    RANKS,
+    FusedLowRank,
+    LowRankLinear,
+    hard_threshold,
+    replace_module,
+    weight_of,
+)
+from cimphony.nn.programmed import Assignment
 from cimphony.random import Stream
 
-Selection = Literal["gradient", "singular_value", "magnitude", "random"]
+Selection = Literal["gradient", "sensitivity", "singular_value", "magnitude", "random"]
 
 
 def decompose_(
@@ -48,30 +55,25 @@ def decompose_(
 
     Raises DataError where no layer matches or the rank does not fit one.
     """
-    chosen = [
-        (name, module)
-        for name, module in model.named_modules()
-        if _weight_of(module) is not None
-        and any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    ]
+    chosen = decomposable(model, include, exclude)
     if not chosen:
         raise DataError(f"{type(model).__name__} has no linear layer that include={list(include)} leaves to decompose")
-    for name, module in chosen:
-        weight = _weight_of(module)
-        assert weight is not None
-        bias = module.bias if isinstance(module.bias, Tensor) else None
-        _replace(model, name, LowRankLinear.from_weight(weight, bias, _rank(rank, weight)))
+    for name, (weight, bias) in chosen.items():
+        replace_module(model, name, LowRankLinear.from_weight(weight, bias, _rank(rank, weight)))
     return model
 
 
-def _weight_of(module: nn.Module) -> Tensor | None:
-    """The weight [out, in] of a layer that can be decomposed."""
-    if type(module) is nn.Linear:
-        return module.weight
-    if type(module).__name__ == "Conv1D" and isinstance(module.weight, Tensor):
-        return module.weight.T
-    return None
+def decomposable(
+    model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Weight [out, in] and bias of every layer that `decompose_` would take, by name."""
+    found: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for name, module in model.named_modules():
+        weight, bias = weight_of(module), getattr(module, "bias", None)
+        left_out = any(fnmatchcase(name, pattern) for pattern in exclude)
+        if weight is not None and not left_out and any(fnmatchcase(name, pattern) for pattern in include):
+            found[name] = weight, bias if isinstance(bias, Tensor) else None
+    return found
 
 
 def _rank(rank: Literal["hard"] | int | float, weight: Tensor) -> int:
@@ -85,17 +87,18 @@ def _rank(rank: Literal["hard"] | int | float, weight: Tensor) -> int:
     return int(rank)
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    module.train(model.training)
-    setattr(model.get_submodule(parent), last, module)
-
-
 def fuse_(model: nn.Module) -> nn.Module:
-    """Multiply the singular values into V^T for inference: every LowRankLinear becomes two linear layers, in place."""
+    """Multiply the singular values into V^T for inference: every LowRankLinear becomes two linear layers, in place.
+
+    The configuration of a Hugging Face model takes down the ranks, so that `save_pretrained` writes a folder that
+    `cim.load_model` reads (transformers alone would not know the layers).
+    """
     layers = _low_rank_layers(model)
     for name, layer in layers.items():
-        _replace(model, name, FusedLowRank(layer))
+        replace_module(model, name, FusedLowRank(layer))
+    config = getattr(model, "config", None)
+    if config is not None:
+        setattr(config, RANKS, {name: layer.sigma.numel() for name, layer in layers.items()})
     return model
 
 
@@ -264,9 +267,13 @@ def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watc
 def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, seed: int = 0) -> nn.Module:
     """Choose the cell mode of every rank (or output column) of a converted model, in place.
 
+    `by`: "gradient", |dL/dsigma| as the paper has it; "sensitivity", |sigma dL/dsigma|, the change of the loss by the
+    same relative error of every rank (cells of a larger rank err by more); "singular_value", sigma; "magnitude", the
+    sum of |weights| of both factors; "random", drawn with `seed`.
+
     The first `slc_rate` of the ranks go to SLC: a rank's row of diag(sigma) V^T and its column of U share a mode. A
-    layer that was not decomposed is ordered by the magnitude of its output columns, whatever `by` says of the others;
-    `by="random"` draws with `seed`. The chip the model holds gets this rate too, so that cost reads the same.
+    layer that was not decomposed is ordered by the magnitude of its output columns, whatever `by` says of the others,
+    or at random. The chip the model holds gets this rate too, so that cost reads the same.
     Programming comes after.
     """
     if not 0 <= slc_rate <= 1:
@@ -275,16 +282,13 @@ def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, se
     pairs = {name: module for name, module in model.named_modules() if isinstance(module, FusedLowRank)}
     inner = {f"{name}.{side}" for name in pairs for side in ("left", "right")}
     for name, pair in pairs.items():
-        order = torch.argsort(_importance(pair, name, by, seed), descending=True, stable=True)
-        sides: tuple[tuple[nn.Module, Axis], ...] = ((pair.right, "column"), (pair.left, "row"))
-        for layer, axis in sides:
-            if isinstance(layer, AnalogLayer):
-                _assign(layer, Assignment(axis, _split(order, slc_rate)))
+        place_ranks(pair, _importance(pair, name, by, seed), slc_rate)
     for name, layer in model.named_modules():
         if isinstance(layer, AnalogLayer) and name not in inner:
             norms = layer.matrices()[0].detach().double().norm(dim=0)
             order = torch.argsort(_drawn(norms, name, seed) if by == "random" else norms, descending=True, stable=True)
-            _assign(layer, Assignment("column", _split(order, slc_rate)))
+            for tiles in layer.tiles:
+                tiles.assign(Assignment.first_in_slc("column", order, slc_rate))
     return model
 
 
@@ -302,12 +306,12 @@ def _change_rate(model: nn.Module, slc_rate: float) -> None:
 
 
 def _importance(pair: FusedLowRank, name: str, by: Selection, seed: int) -> Tensor:
-    if by == "gradient":
+    if by in ("gradient", "sensitivity"):
         if not bool(pair.gradient.any()):
             raise StateError(
                 f"layer {name} has no gradient statistics: run GradientRedistribution(...).fit before fuse_"
             )
-        return pair.gradient
+        return pair.gradient if by == "gradient" else pair.gradient * pair.sigma.abs()
     if by == "singular_value":
         return pair.sigma.abs()
     if by == "magnitude":
@@ -317,17 +321,6 @@ def _importance(pair: FusedLowRank, name: str, by: Selection, seed: int) -> Tens
 
 def _drawn(like: Tensor, name: str, seed: int) -> Tensor:
     return torch.from_numpy(Stream(seed, name, "random assignment").uniform(0, like.numel()))
-
-
-def _split(order: Tensor, slc_rate: float) -> dict[Mode, Tensor]:
-    count = math.ceil(slc_rate * order.numel() - 1e-9)
-    parts = {"slc": order[:count].sort().values.cpu(), "mlc": order[count:].sort().values.cpu()}
-    return {mode: parts[mode] for mode in MODES if parts[mode].numel()}
-
-
-def _assign(layer: AnalogLayer, assignment: Assignment) -> None:
-    for tiles in layer.tiles:
-        tiles.assignment, tiles.programmed = assignment, None
 
 
 def gradient_share(layer: LowRankLinear | FusedLowRank, top: float) -> float:

@@ -11,7 +11,8 @@ from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
-from cimphony.nn.layers import AnalogLayer, analog_class, version_of
+from cimphony.nn.layers import AnalogLayer, analog_class, place_ranks, version_of
+from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.tiles import Tiles
 
 _DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
@@ -60,6 +61,8 @@ def convert_(
         attach(model, chip)
     for path, module in chosen.items():
         _swap(module, path, chip, name)
+    if isinstance(unit, CrossbarUnit) and unit.cell.slc_rate is not None:
+        _share_modes(model, unit.cell.slc_rate)
     model.__dict__[_DIGITAL_KEY] = digital
     return model
 
@@ -72,6 +75,13 @@ def _check_numbers(chip: Chip) -> None:
                 f"chip {chip.name!r}: units.{name}.adc.kind: acam has a cost but no numbers yet; use the chip with "
                 "cim.estimate, or choose another chip"
             )
+
+
+def _share_modes(model: nn.Module, slc_rate: float) -> None:
+    """Both sides of a rank get one cell mode, as cost counts them: by gradient where it was measured, else by size."""
+    for pair in model.modules():
+        if isinstance(pair, FusedLowRank):
+            place_ranks(pair, pair.gradient if bool(pair.gradient.any()) else pair.sigma.abs(), slc_rate)
 
 
 def _choose(

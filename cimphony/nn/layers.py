@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cimphony.errors import StateError
+from cimphony.nn.low_rank import FusedLowRank
+from cimphony.nn.programmed import Assignment, Axis
 from cimphony.nn.tiles import Tiles
 
 
@@ -201,3 +203,13 @@ def _conv1d_class(kind: type[nn.Module]) -> type[AnalogLayer]:
         if issubclass(known, kind):
             return known
     return type("AnalogConv1D", (AnalogConv1D, kind), {"__module__": __name__, "__doc__": AnalogConv1D.__doc__})
+
+
+def place_ranks(pair: FusedLowRank, importance: Tensor, slc_rate: float) -> None:
+    """Put the most important ranks of a converted pair in SLC cells: columns of diag(sigma) V^T, rows of U."""
+    order = torch.argsort(importance, descending=True, stable=True)
+    sides: tuple[tuple[nn.Module, Axis], ...] = ((pair.right, "column"), (pair.left, "row"))
+    for layer, axis in sides:
+        if isinstance(layer, AnalogLayer):
+            for tiles in layer.tiles:
+                tiles.assign(Assignment.first_in_slc(axis, order, slc_rate))

@@ -1,10 +1,15 @@
 """Linear layers as a product of two thin ones, with the singular values apart."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cimphony.errors import DataError
+
+RANKS = "cimphony_low_rank"  # in a Hugging Face configuration: ranks of the decomposed layers by name
 
 
 def hard_threshold(rows: int, columns: int) -> int:
@@ -72,3 +77,35 @@ class FusedLowRank(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [..., in], outputs [..., out]."""
         return self.left(self.right(inputs))
+
+
+def weight_of(module: nn.Module) -> Tensor | None:
+    """The weight [out, in] of a layer that can be decomposed: nn.Linear or transformers' Conv1D."""
+    if type(module) is nn.Linear:
+        return module.weight
+    if type(module).__name__ == "Conv1D" and isinstance(module.weight, Tensor):
+        return module.weight.T
+    return None
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of another, in the same mode."""
+    parent, _, last = name.rpartition(".")
+    module.train(model.training)
+    setattr(model.get_submodule(parent), last, module)
+
+
+def reshape_(model: nn.Module, ranks: Mapping[str, int], *, fused: bool = True) -> nn.Module:
+    """Give layers the low-rank shape without any values in it, which are to be loaded: nothing is decomposed."""
+    for name, rank in ranks.items():
+        layer = model.get_submodule(name)
+        weight, bias = weight_of(layer), layer.bias
+        if weight is None:
+            raise DataError(f"layer {name} of the configuration's {RANKS} is no linear layer of this model")
+        like: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        left, sigma, right = (
+            torch.zeros(shape, **like) for shape in ((weight.shape[0], rank), (rank,), (rank, weight.shape[1]))
+        )
+        made = LowRankLinear(left, sigma, right, bias if isinstance(bias, Tensor) else None)
+        replace_module(model, name, FusedLowRank(made) if fused else made)
+    return model

@@ -1,5 +1,6 @@
 """What tiles hold after programming: parts of a weight matrix in one cell mode each, and their effective weights."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -7,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cimphony.chip import Mode
+from cimphony.chip import MODES, Mode
 from cimphony.circuits import Cells
 
 Axis = Literal["row", "column"]
@@ -19,6 +20,13 @@ class Assignment:
 
     axis: Axis
     modes: dict[Mode, Tensor]  # int64 indices
+
+    @classmethod
+    def first_in_slc(cls, axis: Axis, order: Tensor, slc_rate: float) -> "Assignment":
+        """The first `slc_rate` (0 to 1) of rows or columns, in the order given, in SLC cells, the rest in MLC."""
+        count = math.ceil(slc_rate * order.numel() - 1e-9)
+        parts = {"slc": order[:count].sort().values.cpu(), "mlc": order[count:].sort().values.cpu()}
+        return cls(axis, {mode: parts[mode] for mode in MODES if parts[mode].numel()})
 
     def take(self, matrix: Tensor, mode: Mode) -> Tensor:
         """The rows or columns of a matrix [row, column] in one mode."""

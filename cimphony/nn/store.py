@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from cimphony.chip import MODES, Chip, Mode, load_chip
 from cimphony.errors import DataError, StateError
+from cimphony.nn.architectures import model_class
 from cimphony.nn.attention import NAME, attention_layers
 from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, is_converted, program_
 from cimphony.nn.layers import AnalogLayer
+from cimphony.nn.low_rank import RANKS, reshape_
 from cimphony.nn.programmed import Assignment, Axis
 
 CHIP_FILE, STATE_FILE, WEIGHTS_FILE, RANGES_FILE = (
@@ -83,6 +85,21 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
         program_(model, seed=state["seed"])
         if state["age"]:
             age_(model, seconds=state["age"])
+    return model
+
+
+def load_low_rank(folder: str | Path, config: Any) -> Any:
+    """A Hugging Face model whose configuration names decomposed layers, with the folder's weights.
+
+    transformers does not know such layers. Raises DataError where the folder is not local.
+    """
+    place = Path(folder)
+    if not place.is_dir():
+        raise DataError(f"{folder} holds decomposed layers: download it first, and give its local folder")
+    with torch.random.fork_rng():  # the values are loaded next
+        model = model_class(config)(config)
+    reshape_(model, getattr(config, RANKS))
+    _load_weights(model, place)
     return model
 
 

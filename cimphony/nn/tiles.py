@@ -45,6 +45,10 @@ class Tiles:
         self.chip, self.unit = chip, unit
         self.redundancy = chip.redundancy_of(self.layer.partition("[")[0])  # groups of a convolution alike
 
+    def assign(self, assignment: Assignment) -> None:
+        """Choose cell modes; cells are written anew by the next programming."""
+        self.assignment, self.programmed = assignment, None
+
     # calibration
 
     @property

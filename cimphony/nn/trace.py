@@ -15,6 +15,7 @@ from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 from cimphony.errors import CimphonyError, DataError
 from cimphony.nn.architectures import load_config, model_class
 from cimphony.nn.convert import is_converted, restore_
+from cimphony.nn.low_rank import RANKS, reshape_
 from cimphony.nn.recorder import Recorder, live
 from cimphony.workload import Operation, Phase, Workload
 
@@ -248,6 +249,7 @@ def _on_meta(model: Any) -> nn.Module:
         config = copy.deepcopy(model)
         with torch.device("meta"):
             shapes: nn.Module = model_class(config)(config)
+            reshape_(shapes, getattr(config, RANKS, None) or {})
     elif isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
         raise DataError(
             f"cannot trace a {type(model).__name__}; give a torch module, a Hugging Face configuration or a name"

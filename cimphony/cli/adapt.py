@@ -1,0 +1,129 @@
+"""`cimphony adapt`: co-design methods on a model of your own, measured on chips beside the model as it came."""
+
+import copy
+import hashlib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cimphony.chip import Chip, CrossbarUnit, load_chip
+from cimphony.cli.show import Commands, keeping, say, show
+from cimphony.errors import DataError
+from cimphony.record import Record
+from cimphony.report import accuracy_table, write_report
+
+if TYPE_CHECKING:
+    from cimphony.papers.hyflexpim_studies import Task
+
+adapt_app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown")
+
+
+class Reads(StrEnum):
+    """How reads are simulated."""
+
+    exact = "exact"
+    effective = "effective"
+
+
+@adapt_app.callback()
+def adapt() -> None:
+    """Change a model so that it suits a chip better; measure it on chips beside the model as it came."""
+
+
+@adapt_app.command(
+    "gradient-redistribution",
+    epilog="Examples: `cimphony adapt gradient-redistribution demo --data demo --slc-rate 0.1`; "
+    "`cimphony adapt gradient-redistribution ./my-bert --data ./glue --task MRPC`",
+)
+def gradient_redistribution(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a hub name, a folder, or 'demo'", show_default=False)],
+    data: Annotated[str, typer.Option(help="a text (see `cimphony run`), or with --task the folder of GLUE tasks")],
+    slc_rate: Annotated[float, typer.Option(min=0, max=1, help="share of the ranks kept in 1-bit cells")] = 0.1,
+    task: Annotated[str | None, typer.Option(help="GLUE task: CoLA, MRPC, SST-2, STS-B; without it, a text")] = None,
+    chip: Annotated[str, typer.Option(metavar="NAME|PATH", help="a chip with 1-bit and 2-bit cells")] = "hyflexpim",
+    epochs: Annotated[int, typer.Option(min=1, help="passes over the data after SVD")] = 1,
+    lr: Annotated[float, typer.Option(help="learning rate of these passes")] = 2e-5,
+    train_epochs: Annotated[int, typer.Option(min=0, help="passes before SVD, for a model whose head is new")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="chips to make")] = 5,
+    fidelity: Annotated[Reads | None, typer.Option(help="default: the chip's own")] = None,
+    max_tokens: Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")] = (
+        1 << 15
+    ),
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")] = None,
+) -> None:
+    """HyFlexPIM's method: SVD of every linear layer, fine-tuning, the ranks of largest gradient in reliable cells.
+
+    Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
+    An interrupted run goes on.
+    """
+    folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
+    chosen = _at_rate(load_chip(chip), slc_rate)
+    work = _task(model, data, task, max_tokens)
+    with keeping(folder):
+        dense, adapted = _adapt(work, folder, (model, data, str(max_tokens)), epochs, lr, train_epochs)
+        settings = {"data": data, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
+        named = {f"{model} as it came": dense, f"{model} redistributed": adapted}
+        records = [
+            _measure(work, one, chosen, seeds, fidelity, settings | {"name": name}, folder / f"{place}.json")
+            for (name, one), place in zip(named.items(), ("before", "after"), strict=True)
+        ]
+    for record in records:
+        say(record.settings["name"])
+        show(accuracy_table([record]))
+    say(f"Report: {write_report(records, folder / 'report.html')}")
+    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
+
+
+def _at_rate(chip: Chip, slc_rate: float) -> Chip:
+    name, unit = chip.policy.get("static_matmul", ""), chip.unit_for("static_matmul")
+    if not isinstance(unit, CrossbarUnit) or unit.cell.slc_rate is None:
+        raise DataError(f"chip {chip.name!r} has one cell mode; choose one with SLC and MLC cells, such as hyflexpim")
+    return chip.replace({f"units.{name}.cell.slc_rate": slc_rate})
+
+
+def _task(model: str, data: str, name: str | None, max_tokens: int) -> "Task":
+    from cimphony.papers.hyflexpim_studies import Glue, Text
+
+    if name is not None:
+        return Glue(model, data, name)
+    return Text("text", model, data, windows=None, max_tokens=max_tokens)
+
+
+def _adapt(
+    task: "Task", folder: Path, named: tuple[str, ...], epochs: int, lr: float, train_epochs: int
+) -> tuple[Any, Any]:
+    """The model as it came (or trained) and the redistributed one, both digital."""
+    from cimphony.methods.gradient_redistribution import GradientRedistribution, decompose_, fuse_
+    from cimphony.papers.hyflexpim_studies import Study
+
+    key = hashlib.blake2b(repr((*named, task.name, epochs, lr, train_epochs)).encode(), digest_size=6).hexdigest()
+    dense = Study(task, folder / f"trained-{key}", epochs=train_epochs).dense()
+    adapted = decompose_(copy.deepcopy(dense), exclude=task.digital)
+    method = GradientRedistribution(epochs, lr=lr)
+    method.fit(adapted, task.training(0), checkpoint=folder / f"tuning-{key}.safetensors")
+    return dense, fuse_(adapted)
+
+
+def _measure(
+    task: "Task", model: Any, chip: Chip, seeds: int, fidelity: str | None, settings: dict[str, Any], path: Path
+) -> Record:
+    from cimphony.evaluate import evaluate_chips
+
+    return evaluate_chips(
+        model, lambda one: task.judge(task.outputs(one)), chip,
+        seeds=range(seeds), fidelities=[fidelity and str(fidelity)], calibration=task.training(0)[:4],
+        exclude=task.digital, metric_name=task.metric, settings=settings, record_path=path,
+    )  # fmt: skip
+
+
+def _save(model: Any, chip: Chip, task: "Task", folder: Path, name: str) -> Path:
+    from transformers import AutoTokenizer
+
+    from cimphony.nn import convert_, save
+    from cimphony.nn.architectures import quietly
+
+    save(convert_(model, chip, exclude=task.digital), folder)
+    quietly(AutoTokenizer.from_pretrained, name).save_pretrained(folder)
+    return folder

@@ -1,0 +1,73 @@
+"""`cimphony adapt gradient-redistribution` on the embedded model, and the folder it leaves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import cimphony as cim
+from cimphony.cli import app
+from cimphony.nn.low_rank import FusedLowRank
+from cimphony.record import read_record
+
+COMMAND = "adapt gradient-redistribution demo --data demo --slc-rate 0.25 --max-tokens 2048 --seeds 2 --lr 5e-4"
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapt")
+    made = CliRunner().invoke(app, [*COMMAND.split(), "--fidelity", "effective", "--out", str(folder)])
+    assert made.exit_code == 0, made.output
+    assert "demo redistributed" in made.output
+    return folder
+
+
+def test_both_models_are_measured_on_the_same_chip(adapted: Path) -> None:
+    before, after = (read_record(adapted / f"{name}.json") for name in ("before", "after"))
+    assert before.chip == after.chip
+    assert after.chip is not None
+    assert after.chip["units"]["analog"]["cell"]["slc_rate"] == 0.25
+    assert [len(record.results["points"]) for record in (before, after)] == [2, 2]
+    assert before.settings["model"] != after.settings["model"]
+    modes = {part["mode"] for row in after.layers for part in row.get("parts", []) if "rows" in part}
+    assert modes == {"slc", "mlc"}  # ranks are inputs of U
+
+
+def test_the_folder_is_a_model_again(adapted: Path) -> None:
+    folder = adapted / "model"
+    model, tokenizer = cim.load_model(folder)
+    pairs = {name: module for name, module in model.named_modules() if isinstance(module, FusedLowRank)}
+    assert pairs
+    assert all(bool(pair.gradient.any()) for pair in pairs.values())
+    ids = cim.load_text("demo", tokenizer)[None, :64]
+    with torch.no_grad():
+        digital = model(ids).logits
+        cim.program_(cim.load_(model, folder), seed=0)
+        assert next(iter(pairs.values())).left.tiles[0].assignment.axis == "row"
+        analog = model(ids).logits
+    assert 0 < (analog - digital).abs().max() < digital.abs().max()
+    result = CliRunner().invoke(
+        app, ["run", str(folder), "--chip", str(folder / "chip.yaml"), "--seeds", "1", "--max-tokens", "64",
+              "--out", str(adapted / "run")]
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+def test_cost_sees_the_factors(adapted: Path) -> None:
+    """Weights and multiply-adds within rounding of the model as it came; both sides of every layer are there."""
+    before, after = (cim.trace(name, prompt=32) for name in ("demo", adapted / "model"))
+    assert 0.97 < after.macs("static_matmul") / before.macs("static_matmul") <= 1
+    names = {operation.layer for operation in after.operations}
+    assert any(name.endswith(".left") for name in names)
+    assert any(name.endswith(".right") for name in names)
+    chip = cim.load_chip(adapted / "model" / "chip.yaml")
+    assert cim.estimate(after, chip).energy > 0
+
+
+def test_errors() -> None:
+    def output(*more: str) -> str:
+        return CliRunner().invoke(app, ["adapt", "gradient-redistribution", "demo", "--data", "demo", *more]).output
+
+    assert "has one cell mode" in output("--chip", "pcm-256")
+    assert "choose one of CoLA" in output("--task", "QQP")
