@@ -20,9 +20,12 @@ Unit = Annotated[
     CrossbarUnit | NorPimUnit | GainCellAttentionUnit | AcamUnit | SpecialFunctionUnit | GpuUnit,
     Field(discriminator="kind"),
 ]
-OperationKind = Literal["static_matmul", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"]
+OperationKind = Literal[
+    "static_matmul", "adapter", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"
+]
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
+    "adapter": ("crossbar", "gpu"),
     "dynamic_matmul": ("nor_pim", "gain_cell_attention", "acam", "gpu"),
     "softmax": ("special_function", "gain_cell_attention", "acam", "gpu"),
     "activation": ("special_function", "acam", "gpu"),
@@ -39,7 +42,9 @@ class Chip(Part):
     voltage: Positive | None = Field(None, description="supply voltage [V]; none: the node's nominal voltage")
     units: dict[str, Unit] = Field(min_length=1)
     policy: dict[OperationKind, str] = Field(
-        {}, description="the unit for each kind of operation; the rest stays digital"
+        {},
+        description="the unit for each kind of operation; the rest stays digital. adapter: the low-rank branch of an "
+        "adapted layer; without a unit of its own it is a static_matmul like any other",
     )
     redundancy: dict[str, Count] = Field(
         {},
@@ -92,8 +97,19 @@ class Chip(Part):
         name = self.policy.get(operation)
         return None if name is None else self.units[name]
 
-    def redundancy_of(self, layer: str) -> int:
-        """How many independently programmed copies of a layer's weights there are, 1 unless the chip says more."""
+    @property
+    def adapter_unit(self) -> str | None:
+        """Name of the unit that adapters have for themselves; None where they share their base layer's."""
+        name = self.policy.get("adapter")
+        return None if name == self.policy.get("static_matmul") else name
+
+    def redundancy_of(self, layer: str, unit: str | None = None) -> int:
+        """How many independently programmed copies of a layer's weights there are, 1 unless the chip says more.
+
+        Only what runs on the unit of static_matmul is stored more than once.
+        """
+        if unit not in (None, self.policy.get("static_matmul")):
+            return 1
         return next((count for pattern, count in self.redundancy.items() if fnmatchcase(layer, pattern)), 1)
 
     def replace(self, changes: Mapping[str, Any]) -> "Chip":

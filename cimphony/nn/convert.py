@@ -4,12 +4,14 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 
 from torch import nn
 
 from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
+from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters, replaced_names, watch_adapters
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, analog_class, place_ranks, version_of
 from cimphony.nn.low_rank import FusedLowRank
@@ -28,7 +30,8 @@ def convert_(
 ) -> nn.Module:
     """Put the static layers of a model on the chip's crossbars and its attention on a unit for it, in place.
 
-    The chip's policy decides: `static_matmul` on a crossbar, `dynamic_matmul` on a unit that computes attention.
+    The chip's policy decides: `static_matmul` on a crossbar, `adapter` (LoRA's factors in a model of PEFT's) on a
+    crossbar of their own, `dynamic_matmul` on a unit that computes attention.
 
     Args:
         include, exclude: wildcards on module names, for example `exclude=["lm_head", "*.head"]`.
@@ -44,12 +47,16 @@ def convert_(
     name = chip.policy.get("static_matmul", "")
     unit = chip.unit_for("static_matmul")
     chosen: dict[str, nn.Module] = {}
+    adapters: dict[str, nn.Module] = {}
     digital: dict[str, str] = {}
     _check_numbers(chip)
     if isinstance(unit, CrossbarUnit):
+        check_adapters(model)
         chosen, digital = _choose(model, include, exclude)
+        adapters = _take_adapters(model, chosen, digital, chip)
         _check_redundancy(chosen, chip)
-        _check_capacity(chosen, chip, unit, chips)
+        _check_capacity(chosen, chip, name, chips)
+        _check_capacity(adapters, chip, chip.adapter_unit or name, chips)
     elif not has_numbers(chip):
         raise DataError(
             f"chip {chip.name!r} runs static_matmul on {name or 'no unit'}, not on a crossbar: its numbers are the "
@@ -63,6 +70,9 @@ def convert_(
         _swap(module, path, chip, name)
     if isinstance(unit, CrossbarUnit) and unit.cell.slc_rate is not None:
         _share_modes(model, unit.cell.slc_rate)
+    for path, module in adapters.items():
+        _swap_adapter(chip, module, path)
+    watch_adapters(model, partial(_swap_adapter, chip))
     model.__dict__[_DIGITAL_KEY] = digital
     return model
 
@@ -120,6 +130,28 @@ def _choose(
     return chosen, digital
 
 
+def _take_adapters(
+    model: nn.Module, chosen: dict[str, nn.Module], digital: dict[str, str], chip: Chip
+) -> dict[str, nn.Module]:
+    """Takes adapters out of the chosen layers and returns those that go on a crossbar; the rest stays digital."""
+    unused, names = replaced_names(model), adapter_names(model)
+    for path in [path for path in chosen if path in unused]:
+        del chosen[path]
+        digital[path] = "replaced by modules_to_save"
+    adapters = {path: chosen.pop(path) for path in [path for path in chosen if path in names]}
+    if chip.adapter_unit and not isinstance(chip.units[chip.adapter_unit], CrossbarUnit):
+        digital |= dict.fromkeys(adapters, f"an adapter, exact on {chip.adapter_unit}")
+        return {}
+    return adapters
+
+
+def _swap_adapter(chip: Chip, module: nn.Module, path: str) -> None:
+    """An adapter layer on its unit; one of its own is memory that is rewritten whenever the adapter changes."""
+    _swap(module, path, chip, chip.adapter_unit or chip.policy["static_matmul"])
+    assert isinstance(module, AnalogLayer)
+    module.rewritable = chip.adapter_unit is not None
+
+
 def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     kind = analog_class(module)
     assert kind is not None
@@ -127,6 +159,7 @@ def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     assert isinstance(module, AnalogLayer)
     groups = getattr(module, "groups", 1)
     names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
+    module.rewritable = False
     module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
     module._written = version_of(module.weight)
 
@@ -140,19 +173,20 @@ def _check_redundancy(chosen: dict[str, nn.Module], chip: Chip) -> None:
             )
 
 
-def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit: CrossbarUnit, chips: int | None) -> None:
-    if chips is None:
+def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit_name: str, chips: int | None) -> None:
+    if chips is None or not chosen:
         return
-    arrays = 0
+    unit, arrays = chip.units[unit_name], 0
+    assert isinstance(unit, CrossbarUnit)
     for path, module in chosen.items():
         kind = analog_class(module)
         assert kind is not None
         rows, outputs, groups = matrix_shape(module)
-        arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path)).arrays
+        arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path, unit_name)).arrays
     capacity = math.prod(unit.count.values())
     if arrays > chips * capacity:
         raise CapacityError(
-            f"the model needs {arrays:,} arrays of {unit.rows} x {unit.columns}; {chips} x {chip.name} "
+            f"the model needs {arrays:,} arrays of {unit.rows} x {unit.columns} of {unit_name}; {chips} x {chip.name} "
             f"{'has' if chips == 1 else 'have'} {chips * capacity:,}, {arrays - chips * capacity:,} too few. "
             f"{-(-arrays // capacity)} chips would do: chips={-(-arrays // capacity)}"
         )
@@ -230,7 +264,7 @@ def age_(model: nn.Module, *, seconds: float) -> nn.Module:
         raise DataError(f"seconds = {seconds!r} is not allowed: an age is a finite number of seconds, 0 or more")
     for name, layer in converted_layers(model, "age_").items():
         programmed = layer.tiles[0].programmed
-        if programmed is None or layer.stale:
+        if programmed is None or (layer.stale and not layer.rewritable):
             why = "is not programmed" if programmed is None else "has other weights than were programmed"
             raise StateError(f"age_: layer {name} {why}; cim.program_(model, seed=...) comes first")
         layer.program(seed=programmed.seed, seconds=float(seconds), rewrites=programmed.rewrites)
@@ -241,8 +275,9 @@ def restore_(model: nn.Module) -> nn.Module:
     """Make the model digital again, bit for bit: layers get their own classes, attention its own implementation."""
     for layer in converted_layers(model, "restore_").values():
         digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
-        del layer.tiles, layer._written
+        del layer.tiles, layer._written, layer.rewritable
         layer.__class__ = digital
+    forget_adapters(model)
     if attention_layers(model):
         detach(model)
     model.__dict__.pop(_DIGITAL_KEY, None)

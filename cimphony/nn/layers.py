@@ -47,6 +47,7 @@ class AnalogLayer(nn.Module):
 
     tiles: list[Tiles]
     weight: Tensor
+    rewritable: bool  # cells follow the weight: memory of an adapter, written anew whenever the weight changes
     _written: int  # version of the weight that the cells hold
 
     def matrices(self) -> list[Tensor]:
@@ -88,7 +89,7 @@ class AnalogLayer(nn.Module):
             )
         if not self.stale:
             return
-        if not self.training:
+        if not (self.training or self.rewritable):
             raise StateError(
                 f"the weights of layer {tiles.layer} changed after they were programmed: run cim.program_ again, "
                 "or cim.restore_ to leave the chip"

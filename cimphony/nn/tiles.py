@@ -43,7 +43,9 @@ class Tiles:
         unit = chip.units[self.unit_name]
         assert isinstance(unit, CrossbarUnit)
         self.chip, self.unit = chip, unit
-        self.redundancy = chip.redundancy_of(self.layer.partition("[")[0])  # groups of a convolution alike
+        self.redundancy = chip.redundancy_of(
+            self.layer.partition("[")[0], self.unit_name
+        )  # groups of a convolution alike
 
     def assign(self, assignment: Assignment) -> None:
         """Choose cell modes; cells are written anew by the next programming."""
