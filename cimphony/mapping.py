@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from cimphony.chip import Chip, CrossbarUnit, Encoding, GpuUnit, InputCoding, Mode
+from cimphony.chip import AcamUnit, Chip, CrossbarUnit, Encoding, GpuUnit, InputCoding, Mode
 from cimphony.chip.pricing import instances
 from cimphony.errors import CapacityError
 from cimphony.workload import Block, Operation, Workload
@@ -246,7 +246,7 @@ def _region(unit: CrossbarUnit, rows: int, outputs: dict[Mode, int]) -> Region:
 
 
 def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement:
-    """Map the static layers of a workload to the unit that stores them.
+    """Map the static layers of a workload to the unit that stores them; one array is left for an ACAM unit's identity.
 
     Args:
         chips: how many chips there are; None takes as many as the model needs.
@@ -263,7 +263,8 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
     blocks = [part for block in workload.blocks for part in _by_redundancy(chip, block)]
     placed = [_place_block(chip, unit, block) for block in blocks]
     capacity = math.prod(unit.count.values())
-    arrays = sum(block.arrays * block.repetitions for block in placed)
+    identity = any(isinstance(other, AcamUnit) and other.arrays == name for other in chip.units.values())
+    arrays = sum(block.arrays * block.repetitions for block in placed) + identity
     needed = max(1, math.ceil(arrays / capacity))
     have = (chips or needed) * capacity
     _check(
@@ -271,7 +272,7 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
     )
     level = list(unit.count)[-1] if len(unit.count) > 1 else "chip"
     return Placement(
-        name, tuple(_copy(unit, placed, have)), capacity, level, capacity // instances(unit.count, level),
+        name, tuple(_copy(unit, placed, have - identity)), capacity, level, capacity // instances(unit.count, level),
         chips or needed, unit.rows * unit.columns,
     )  # fmt: skip
 

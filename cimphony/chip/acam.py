@@ -138,7 +138,12 @@ class AcamUnit(Part):
         description="numbers in a pass: full: as many as an array has outputs; vector: those of one inner product",
     )
     traffic: NonNegative = Field(
-        3.0, description="numbers moved between memory and arrays for every product of two numbers"
+        3.0,
+        description="numbers moved between memory and arrays for every product of two numbers: both logs in, one value "
+        "out, unless registers keep some",
+    )
+    bandwidth: Positive | None = Field(
+        None, description="what memory moves to and from one array [bytes/s]; none: never what an array waits for"
     )
     components: dict[str, Component] = Field(
         {}, description="what the unit has beside the arrays, and what it costs: digital additions, signs, traffic"

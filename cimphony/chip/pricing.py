@@ -29,10 +29,8 @@ GAIN_CELL_ACTIONS = {
     "token": "one token of one head",
 }
 ACAM_ACTIONS = {
-    "product": "one product of two numbers by log and exp",
-    "add": "one digital addition: of two logs, into a sum, or of a largest score",
-    "move": "one byte moved between the memory of a tile and its arrays",
-    "element": "one number sent through the identity",
+    "sum": "one digital addition or comparison outside the arrays: of two logs, into a sum, with a largest score",
+    "sign": "one sign of a product, from two",
 }
 SPECIAL_ACTIONS = {"element": "one number worked on"}
 ROOFLINE_ACTIONS = {

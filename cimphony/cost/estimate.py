@@ -2,19 +2,14 @@
 
 from collections.abc import Sequence
 
-from cimphony.chip import Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit
+from cimphony.chip import AcamUnit, Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit
+from cimphony.cost.acam import acam_said, is_fused, on_acam, score_row, spare_arrays
+from cimphony.cost.crossbar import activation_bytes, on_crossbar, partial_bytes, pass_time
 from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
 from cimphony.cost.schedule import BlockTimes, passes, share_rate, spread, static_times
-from cimphony.cost.work import (
-    ACCUMULATOR_BYTES,
-    Job,
-    activation_bytes,
-    job_on,
-    on_crossbar,
-    unit_instances,
-)
+from cimphony.cost.work import Job, job_on, unit_instances
 from cimphony.mapping import BlockPlacement, Placement, place
 from cimphony.units import format_count
 from cimphony.workload import Block, Operation, Phase, Workload
@@ -49,6 +44,7 @@ class _Estimate:
         self.tiles = 1.0  # pieces that attention scores are cut into
         self.overlap = False
         self.slowest = 0.0
+        self.fused = 0  # activations that ACAMs compute while they convert
 
     def report(self) -> CostReport:
         static = self.chip.unit_for("static_matmul")
@@ -84,9 +80,9 @@ class _Estimate:
             for passed in passes(products):
                 self._static(unit, placed, passed, times)
                 self._hand_over(unit, placed, passed[-1][1], times)
-            for _, one in ops:
+            for at, one in ops:
                 if one.kind != "static_matmul":
-                    self._other(placed, one, times)
+                    self._other(placed, at, one, times)
         self.slowest = max(self.slowest, times.interval(self.overlap))
 
     def _static(
@@ -100,9 +96,12 @@ class _Estimate:
         for (_, one), job, seconds in zip(products, jobs, spread(latency, jobs), strict=True):
             self._enter(name, placed.block, one, job, seconds)
 
-    def _other(self, placed: BlockPlacement, operation: Operation, times: BlockTimes) -> None:
+    def _other(self, placed: BlockPlacement, at: int, operation: Operation, times: BlockTimes) -> None:
         name = self.chip.policy.get(operation.kind)
         unit = self.chip.units[name] if name else None
+        if name and isinstance(unit, AcamUnit):
+            self._on_acam(name, unit, placed.block, at, placed)
+            return
         job = None if unit is None else job_on(unit, operation)
         if name is None or unit is None or job is None:
             self._stays_digital(placed.block, operation)
@@ -124,6 +123,21 @@ class _Estimate:
                 self.tiles = max(self.tiles, scores / (unit.module_bytes * moment))
         self._enter(name, placed.block, operation, job, latency)
 
+    def _on_acam(self, name: str, unit: AcamUnit, block: Block, at: int, placed: BlockPlacement | None) -> None:
+        """On arrays that hold the identity: any of them serves any block, one operation at a time takes them all."""
+        operation, arrays = block.operations[at], self.chip.units[unit.arrays]
+        assert isinstance(arrays, CrossbarUnit)
+        if placed and is_fused(self.chip.unit_for("static_matmul"), placed, at):
+            self.fused += len(block.names)
+            return
+        job = on_acam(unit, arrays, operation, score_row(block.operations, at))
+        have = spare_arrays(unit, self.chip, self.placement)
+        key, repeats = f"{name}.arrays", len(block.names)
+        self.shared[key] = self.shared.get(key, 0.0) + job.seconds * repeats / have
+        at_once = max(1.0, have / self.placement.chips)  # those of one chip
+        latency = max(job.seconds / at_once, pass_time(arrays) * operation.repeat)
+        self._enter(name, block, operation, job, latency, self.prices.units[unit.arrays])
+
     def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: BlockTimes) -> None:
         """Partial sums between the units that share one copy of a block, and its result to the next block."""
         numbers = last.m * last.n * last.groups * last.repeat
@@ -131,7 +145,7 @@ class _Estimate:
         if together > 1 and len(placed.layers) > 1:  # a single matrix is split by columns: no partial sums
             within = together * self.placement.per_level <= self.placement.capacity
             link = ("bus" if "bus" in self.chip.links else "pu") if within else "chip"
-            self._transfer(link, placed, last, numbers * ACCUMULATOR_BYTES * (together - 1), times)
+            self._transfer(link, placed, last, numbers * partial_bytes(unit) * (together - 1), times)
         blocks = sum(block.repetitions for block in self.placement.blocks)
         between_chips = min(1.0, (self.placement.chips - 1) / blocks)
         size = numbers * activation_bytes(unit)
@@ -159,9 +173,12 @@ class _Estimate:
     # one processor, one operation after the other
 
     def _sequential(self, block: Block) -> None:
-        for operation in block.operations:
+        for at, operation in enumerate(block.operations):
             name = self.chip.policy.get(operation.kind)
             unit = self.chip.units[name] if name else None
+            if name and isinstance(unit, AcamUnit):
+                self._on_acam(name, unit, block, at, None)
+                continue
             job = None if unit is None else job_on(unit, operation)
             if name is None or unit is None or job is None:
                 self._stays_digital(block, operation)
@@ -170,10 +187,11 @@ class _Estimate:
 
     # entries
 
-    def _enter(self, name: str, block: Block, operation: Operation, job: Job, latency: float) -> None:
+    def _enter(
+        self, name: str, block: Block, operation: Operation, job: Job, latency: float, beside: Sequence[Priced] = ()
+    ) -> None:
         layers, repeats = block.layers(operation), len(block.names)
-        parts: list[Priced] = self.prices.units[name]
-        for part in parts:
+        for part in (*self.prices.units[name], *beside):
             energy = total(job.counts, part)
             if energy:
                 self.entries.append(Entry(part.name, layers, operation.phase, operation.kind, energy * repeats))
@@ -228,6 +246,8 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
                 f"{name}: {unit.operations_per_cycle:.4g} multiply-adds a cycle and module ({unit.reading} reading, "
                 f"{unit.bits} bits, {unit.density:.3g} of the products computed)"
             )
+        if isinstance(unit, AcamUnit):
+            said += acam_said(name, unit, run.chip, placement, run.fused)
         if isinstance(unit, GainCellAttentionUnit):
             said += said_of(name, unit, run.workload)
         if isinstance(unit, GpuUnit):

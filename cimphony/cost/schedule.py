@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cimphony.chip import CrossbarUnit
-from cimphony.cost.work import Job, input_slices
+from cimphony.cost.crossbar import pass_time
+from cimphony.cost.job import Job
 from cimphony.mapping import BlockPlacement
 from cimphony.workload import Operation
 
@@ -36,7 +37,7 @@ def static_times(
     `operations` come with their position in the block. With c copies, m tokens take m / c reads of the slowest
     product, and at least one; every further product in the chain adds one read for the first token.
     """
-    read = input_slices(unit) * unit.cycle * max(operation.repeat for _, operation in operations)
+    read = pass_time(unit) * max(operation.repeat for _, operation in operations)
     vectors = max(operation.m for _, operation in operations) / placed.copies
     return vectors * read, (_depth(operations) - 1 + max(1.0, vectors)) * read
 

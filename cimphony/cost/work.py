@@ -2,54 +2,11 @@
 
 import math
 
-from cimphony.chip import AcamUnit, CrossbarUnit, GainCellAttentionUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
+from cimphony.chip import AcamUnit, GainCellAttentionUnit, GpuUnit, NorPimUnit, SpecialFunctionUnit, Unit
 from cimphony.chip.pricing import instances
 from cimphony.cost.gain_cell import on_gain_cell
 from cimphony.cost.job import Job
-from cimphony.mapping import LayerPlacement, input_places, weight_slices
 from cimphony.workload import Operation
-
-ACCUMULATOR_BYTES = 4  # of a partial sum on its way out of an array or between units
-
-
-def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement) -> Job:
-    """A product with stored weights: every input is read once per input slice in every array of the layer.
-
-    Copies of a redundant layer are read side by side; their results meet in the same accumulators.
-    """
-    vectors = operation.m * operation.repeat
-    reads = vectors * input_slices(unit)
-    driven, results = 0, 0  # rows of arrays, partial sums of outputs
-    converted: dict[str, float] = {f"convert_{mode}": 0.0 for mode in unit.cell.bits}
-    for region in layer.regions:
-        driven += region.rows * region.column_blocks
-        results += sum(region.outputs.values()) * region.row_blocks
-        for mode, outputs in region.outputs.items():
-            columns = outputs * len(weight_slices(unit.encoding, unit.cell.bits[mode]))
-            converted[f"convert_{mode}"] += reads * columns * region.row_blocks * layer.matrices
-    conversions = sum(converted.values())
-    counts: dict[str, float] = {
-        "read": reads * layer.arrays,
-        "cell": reads * layer.cells,
-        "drive": reads * driven * layer.matrices,
-        "load": vectors * driven * layer.matrices * activation_bytes(unit),
-        "store": vectors * results * layer.matrices * ACCUMULATOR_BYTES,
-        "mac": operation.macs * layer.redundancy,
-        "convert": conversions,
-        "sample": conversions,
-        "add": conversions,
-    }
-    return Job(counts | converted, reads * unit.cycle)
-
-
-def input_slices(unit: CrossbarUnit) -> int:
-    """Reads of an array for one input; one where inputs are not quantised."""
-    return 1 if unit.input.bits is None else len(input_places(unit.input))
-
-
-def activation_bytes(unit: CrossbarUnit) -> float:
-    """Bytes of one activation on its way between units; unquantised ones count as half precision."""
-    return (unit.input.bits or 16) / 8
 
 
 def on_nor_pim(unit: NorPimUnit, operation: Operation) -> Job:

@@ -32,6 +32,7 @@ class Shape:
 BERT_BASE = Shape("BERT-Base", 12, 768, 3072, 12)
 BERT_LARGE = Shape("BERT-Large", 24, 1024, 4096, 16)
 GPT2 = Shape("GPT-2", 12, 768, 3072, 12)
+LLAMA_3B = Shape("Llama-3.2-3B", 28, 3072, 8192, 24, 8, gated=True)
 LLAMA_1B = Shape("Llama-3.2-1B", 16, 2048, 8192, 32, 8, gated=True)
 
 

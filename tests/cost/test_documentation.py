@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cimphony.chip import load_chip
-from cimphony.chip.pricing import CROSSBAR_ACTIONS, NOR_ACTIONS, ROOFLINE_ACTIONS, SPECIAL_ACTIONS
+from cimphony.chip.pricing import ACAM_ACTIONS, CROSSBAR_ACTIONS, NOR_ACTIONS, ROOFLINE_ACTIONS, SPECIAL_ACTIONS
 from cimphony.cost import estimate
 from cimphony.workload import Operation, Workload
 
@@ -29,6 +29,6 @@ def test_worked_example():
 
 
 def test_every_action_is_in_the_table():
-    for actions in (CROSSBAR_ACTIONS, NOR_ACTIONS, SPECIAL_ACTIONS, ROOFLINE_ACTIONS):
+    for actions in (ACAM_ACTIONS, CROSSBAR_ACTIONS, NOR_ACTIONS, SPECIAL_ACTIONS, ROOFLINE_ACTIONS):
         for action in actions:
             assert f"`{action}`" in PAGE

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from cimphony.chip import build_chip, chip_names, load_chip
 from cimphony.cost import estimate
+from cimphony.cost.crossbar import on_crossbar
 from cimphony.cost.report import VIEWS
-from cimphony.cost.work import on_crossbar
 from cimphony.errors import ChipError, DataError
 from cimphony.mapping import place_layer
 from cimphony.workload import Operation, Workload
