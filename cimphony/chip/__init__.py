@@ -36,7 +36,7 @@ from cimphony.chip.gain_cell import (
 )
 from cimphony.chip.load import chip_names, load_chip
 from cimphony.chip.part import MODES, Component, Mode, Part
-from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
+from cimphony.chip.processors import DigitalOperands, GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.chip.switches import NON_IDEALITIES, NonIdeality
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "CrossbarUnit",
     "CubicMultiplier",
     "Device",
+    "DigitalOperands",
     "DoublingLaw",
     "Encoding",
     "EnergyLaw",

@@ -12,6 +12,18 @@ _COUNT = "how the unit is nested, innermost first"
 _SOURCE = "where the numbers come from"
 
 
+class DigitalOperands(Part):
+    """How the operands of attention become whole numbers."""
+
+    probability_bits: Annotated[int, Field(ge=2, le=24)] = Field(
+        12, description="bits of the softmax's results, times the scales of the values, on their way into x V"
+    )
+    range: Literal["token", "tensor"] = Field(
+        "token",
+        description="token: one scale for the vector of a token in a head; tensor: one for all tokens of a call",
+    )
+
+
 class NorPimUnit(Part):
     """Digital arithmetic inside memory arrays by NOR operations; exact."""
 
@@ -24,6 +36,11 @@ class NorPimUnit(Part):
         "row_parallel: the same without the columns, which are storage; magic: 13 bits^2 - 14 bits + 6 cycles",
     )
     bits: Annotated[int, Field(ge=1, le=64)] = Field(8, description="bits of both operands")
+    attention: DigitalOperands | None = Field(
+        None,
+        description="operands of attention as whole numbers of `bits`, in the numbers and in the cost of x V; "
+        "none: numbers keep the model's floating point, and both products cost `bits` by `bits`",
+    )
     density: Annotated[Fraction, Field(gt=0)] = Field(1.0, description="share of the multiply-adds left after pruning")
     clock: Positive = Field(description="clock frequency [Hz]")
     count: dict[str, Count] = Field({"array": 256, "module": 1}, description=_COUNT)
@@ -40,11 +57,16 @@ class NorPimUnit(Part):
 
     @property
     def operations_per_cycle(self) -> float:
-        """Multiply-adds of one module per clock cycle, by the chosen reading."""
+        """Multiply-adds of one module per clock cycle, by the chosen reading, with both operands of `bits`."""
+        return self.rate(self.bits)
+
+    def rate(self, other: int) -> float:
+        """The same where one operand has other bits: bits^2 becomes the product of the two."""
+        product = self.bits * other
         cycles = {
-            "published": 3 * 5 * self.bits**2,
-            "row_parallel": 5 * self.bits**2,
-            "magic": 13 * self.bits**2 - 14 * self.bits + 6,
+            "published": 3 * 5 * product,
+            "row_parallel": 5 * product,
+            "magic": 13 * product - 14 * product**0.5 + 6,
         }[self.reading]
         return self.count.get("array", 1) * self.columns / cycles
 
@@ -55,9 +77,13 @@ class NorPimUnit(Part):
 
 
 class SpecialFunctionUnit(Part):
-    """Softmax, normalisation, activation and elementwise arithmetic in digital floating point; exact."""
+    """Softmax, normalisation, activation and elementwise arithmetic in digital floating point."""
 
     kind: Literal["special_function"] = "special_function"
+    bits: Literal[16] | None = Field(
+        None,
+        description="16: numbers in FP16, for norms, activations and the softmax of digital attention; none: exact",
+    )
     inputs_per_cycle: Positive = Field(description="elements of one instance per clock cycle")
     clock: Positive = Field(description="clock frequency [Hz]")
     count: dict[str, Count] = Field({"module": 1}, description=_COUNT)

@@ -12,7 +12,8 @@ from cimphony.workload import Operation
 def on_nor_pim(unit: NorPimUnit, operation: Operation) -> Job:
     """A product of activations inside memory; the operands and the result are written into it."""
     macs = operation.macs * unit.density
-    cycles = macs / unit.operations_per_cycle
+    into_values = unit.attention is not None and operation.function == "attention_value"
+    cycles = macs / unit.rate(unit.attention.probability_bits if into_values and unit.attention else unit.bits)
     counts = {"cycle": cycles, "mac": macs, "write": operand_bytes(operation, unit.bits)}
     return Job(counts, cycles / unit.clock)
 

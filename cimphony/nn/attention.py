@@ -1,7 +1,8 @@
 """Attention on a chip's unit, through transformers' own attention interface: no model code is copied or changed.
 
 A converted attention module gets a child, `cimphony`, which computes both products and what is between them. Another
-unit for dynamic_matmul is one entry in `_MODULES`: a module that is called as GainCellAttention is.
+unit for dynamic_matmul is one entry in `_MODULES`: a module that is called as GainCellAttention is, or, where it is
+`masked`, as DigitalAttention is, with the model's own mask and scaling.
 """
 
 from typing import Any
@@ -9,28 +10,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-from cimphony.chip import Chip
+from cimphony.chip import Chip, NorPimUnit
 from cimphony.errors import DataError
+from cimphony.nn.digital_attention import DigitalAttention
 from cimphony.nn.gain_cell import GainCellAttention
 from cimphony.nn.ring import fit_cache
 
 NAME = "cimphony"  # of the implementation, and of the child module
+_MASKED = "cimphony_masked"  # of the implementation for modules that take a mask
 _BEFORE = "_cimphony_attention"  # on the model: its own implementations, by configuration
-_MODULES = {"gain_cell_attention": GainCellAttention}  # unit kind: what computes its attention
+_MODULES: dict[str, Any] = {  # unit kind: what computes its attention
+    "gain_cell_attention": GainCellAttention,
+    "nor_pim": DigitalAttention,
+}
 
 
 def has_numbers(chip: Chip) -> bool:
     """Whether the chip's unit for dynamic_matmul computes attention here; others are exact and stay digital."""
     unit = chip.unit_for("dynamic_matmul")
-    return unit is not None and unit.kind in _MODULES
+    exact = isinstance(unit, NorPimUnit) and unit.attention is None
+    return unit is not None and unit.kind in _MODULES and not exact
 
 
-def attention_layers(model: nn.Module) -> dict[str, GainCellAttention]:
+def attention_layers(model: nn.Module) -> dict[str, Any]:
     """The converted attention by name of its module in the model."""
     found = {name: getattr(module, NAME, None) for name, module in model.named_modules()}
-    return {name: module for name, module in found.items() if isinstance(module, GainCellAttention)}
+    return {name: module for name, module in found.items() if isinstance(module, tuple(_MODULES.values()))}
 
 
 def attach(model: nn.Module, chip: Chip) -> None:
@@ -40,7 +47,8 @@ def attach(model: nn.Module, chip: Chip) -> None:
     """
     unit_name = chip.policy["dynamic_matmul"]
     kind = _MODULES[chip.units[unit_name].kind]
-    modules = _replaceable(model, unit_name)
+    masked = getattr(kind, "masked", False)
+    modules = _replaceable(model, unit_name, causal=not masked)
     assert isinstance(model, PreTrainedModel)
     made = {
         name: kind(chip, unit_name, name or "model", layers=len(modules), **_shape(module, model))
@@ -48,14 +56,17 @@ def attach(model: nn.Module, chip: Chip) -> None:
     }
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, _padding)
+    AttentionInterface.register(_MASKED, _masked_attention)
+    AttentionMaskInterface.register(_MASKED, eager_mask)
     configurations = _configurations(model)
     model.__dict__[_BEFORE] = [config._attn_implementation for config in configurations]
     for name, module in modules.items():
         parameter = next(module.parameters())
         module.add_module(NAME, made[name].to(parameter.device))
         module.get_submodule(NAME).train(module.training)
-    model.set_attn_implementation(NAME)
-    model.register_forward_pre_hook(fit_cache, with_kwargs=True)
+    model.set_attn_implementation(_MASKED if masked else NAME)
+    if not masked:
+        model.register_forward_pre_hook(fit_cache, with_kwargs=True)
 
 
 def detach(model: nn.Module) -> None:
@@ -74,7 +85,7 @@ def _configurations(model: nn.Module) -> list[Any]:
     return list({id(config): config for config in configs}.values())
 
 
-def _replaceable(model: nn.Module, unit_name: str) -> dict[str, nn.Module]:
+def _replaceable(model: nn.Module, unit_name: str, *, causal: bool) -> dict[str, nn.Module]:
     """The attention modules; DataError where they cannot be replaced."""
     way_out = "exclude it by taking dynamic_matmul and softmax out of the chip's policy"
     kind = type(model).__name__
@@ -91,7 +102,7 @@ def _replaceable(model: nn.Module, unit_name: str) -> dict[str, nn.Module]:
     if not found:
         raise DataError(f"{kind} has no attention to put on units.{unit_name}; {way_out}")
     for name, module in found.items():
-        if not module.is_causal:
+        if causal and not module.is_causal:
             raise DataError(
                 f"the attention of {kind} cannot be put on units.{unit_name}: layer {name} looks ahead or across, and "
                 f"a ring of columns holds only the past. Use a decoder, or {way_out}"
@@ -138,4 +149,15 @@ def _attention(
     unit: nn.Module = module.get_submodule(NAME)
     with torch.autocast(query.device.type, enabled=False):
         found = unit(query, key, value, attention_mask, how.get("sliding_window"))
+    return found.transpose(1, 2), None
+
+
+def _masked_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **how: Any
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it, with the model's scaling and a mask that is added to the scores."""
+    scaling = how.get("scaling")
+    unit: nn.Module = module.get_submodule(NAME)
+    with torch.autocast(query.device.type, enabled=False):
+        found = unit(query, key, value, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
     return found.transpose(1, 2), None

@@ -15,6 +15,7 @@ from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters,
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, analog_class, place_ranks, version_of
 from cimphony.nn.low_rank import FusedLowRank
+from cimphony.nn.special_functions import attach_special, detach_special
 from cimphony.nn.tiles import Tiles
 
 _DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
@@ -66,6 +67,7 @@ def convert_(
         digital = {path: "the chip has no crossbar" for path, module in model.named_modules() if analog_class(module)}
     if has_numbers(chip):
         attach(model, chip)
+    attach_special(model, chip)
     for path, module in chosen.items():
         _swap(module, path, chip, name)
     if isinstance(unit, CrossbarUnit) and unit.cell.slc_rate is not None:
@@ -280,6 +282,7 @@ def restore_(model: nn.Module) -> nn.Module:
     forget_adapters(model)
     if attention_layers(model):
         detach(model)
+    detach_special(model)
     model.__dict__.pop(_DIGITAL_KEY, None)
     return model
 

@@ -40,6 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "": {},
     "static inputs": {"units.analog.input.range": "static"},
     "float inputs": {"units.analog.input.bits": None},
+    "digital attention": {"units.digital.attention": {"probability_bits": 12}, "units.sfu.bits": 16},
     "flipped columns": {"units.analog.encoding.flip": True},
 }
 DAY = 86_400.0

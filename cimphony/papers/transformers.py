@@ -50,7 +50,7 @@ def _layer(shape: Shape, name: str, tokens: int) -> list[Operation]:
         if matrix == "value":
             heads = {"layer": f"{name}.attention", "groups": shape.heads}
             scores = Operation(**heads, kind="dynamic_matmul", function="query_key", m=tokens, k=size, n=tokens)
-            mixed = Operation(**heads, kind="dynamic_matmul", function="scores_value", m=tokens, k=tokens, n=size)
+            mixed = Operation(**heads, kind="dynamic_matmul", function="attention_value", m=tokens, k=tokens, n=size)
             softmax = Operation(layer=f"{name}.attention", kind="softmax", elements=shape.heads * tokens**2)
             products += [scores, softmax, mixed]
         elif matrix == "up":
