@@ -32,15 +32,16 @@ class Acam:
         return word + self.minimum
 
 
-def acam(results: Any, *, first: int, gray: bool = True) -> Acam:
+def acam(results: Any, *, first: int, gray: bool = True, minimum: int | None = None) -> Acam:
     """The rows for a function given by its result at every input code from `first` on.
 
     Args:
         results: integers; neighbouring inputs with equal results share rows, so fewer result bits take fewer rows.
         gray: results in Gray code, in which a step of 1 changes one bit.
+        minimum: result whose code is 0; None: the lowest.
     """
     values = np.asarray(results, np.int64)
-    minimum = int(values.min())
+    minimum = int(values.min()) if minimum is None else minimum
     words = values - minimum
     words = words ^ (words >> 1) if gray else words
     intervals: list[NDArray[np.int64]] = []
