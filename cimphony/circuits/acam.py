@@ -10,6 +10,7 @@ Source: NL-DPE (arXiv 2511.13950) with its released code; docs/nl_dpe.md has the
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,9 @@ from cimphony.random import NORMAL_BITS, Stream
 Function = Callable[[Tensor], Tensor]
 _POINTS = 1 << 14  # of the grid on which codes are compared; between two of them a function is taken as monotone
 _BISECTIONS = 64
-_CELLS = 1 << 14  # of the look-up table of one ACAM
+_CELLS, _CELLS_OF_MANY = 1 << 16, 1 << 12  # of the look-up table of one ACAM, and of each of many
+_ROUNDING = 2.0**-5  # cells; more than float32 arithmetic errs in the number of a cell
+_AT_ONCE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -167,8 +170,8 @@ def codes(inputs: Tensor, rows: Intervals) -> Tensor:
 class Table:
     """The fast way: values of float32 inputs, equal to those of `codes`.
 
-    Inputs fall into equal cells; a cell without a threshold has one value, looked up. In the others, some hundredths
-    of all, the merged thresholds are searched.
+    Inputs fall into equal cells; a cell without a threshold has one value, looked up. In the others, less than a
+    hundredth of all, the merged thresholds are searched.
     """
 
     def __init__(self, rows: Intervals) -> None:
@@ -179,45 +182,52 @@ class Table:
         points = torch.cat([torch.full((units, 1), -torch.inf), self.breaks], dim=1)
         found = codes(points.T, rows).T if units > 1 else codes(points, rows)
         self.values = rows.quantiser.values(found).to(torch.float32)  # [unit, segment]
-        self.cells = max(256, _CELLS // units)
+        self.cells = _CELLS if units == 1 else _CELLS_OF_MANY
         finite = self.breaks[self.breaks.isfinite()]
-        self.low = float(finite.min()) if len(finite) else 0.0
-        width = float(finite.max()) - self.low if len(finite) else 1.0
-        self.per_input = (self.cells - 3) / width if width > 0 else 1.0
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+        self.per_input = (self.cells - 4) / (high - low) if high > low else 1.0
+        self.start = torch.tensor(1.5 - low * self.per_input)  # the first threshold lies in the second cell
         self.first = torch.arange(units, dtype=torch.int32) * self.cells
         self.look_up = self._look_up()
 
-    def _cell(self, inputs: Tensor) -> Tensor:
-        """Monotone in the input, so that two inputs around a threshold never share its cell unseen."""
-        return inputs.sub(self.low).mul_(self.per_input).add_(1.0).clamp_(0, self.cells - 1).to(torch.int32)
+    def _place(self, inputs: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.add(self.start, inputs, alpha=self.per_input, out=out).clamp_(0, self.cells - 1)
 
     def _look_up(self) -> Tensor:
-        """Values by cell [unit x cell]; NaN where a threshold lies in the cell."""
-        at = self._cell(torch.where(self.breaks.isfinite(), self.breaks, self.low)).to(torch.int64)
+        """Values by cell [unit x cell]; NaN where a threshold lies in the cell or so near that rounding may move it."""
         counted = self.breaks.isfinite()
+        place = self._place(torch.where(counted, self.breaks, 0.0))
         starts = torch.zeros(self.units, self.cells, dtype=torch.int64)
-        starts.scatter_add_(1, at, counted.to(torch.int64))
+        starts.scatter_add_(1, place.to(torch.int64), counted.to(torch.int64))
         table = self.values.gather(1, starts.cumsum(dim=1))
-        table[starts > 0] = torch.nan
+        for shift in (-_ROUNDING, _ROUNDING):
+            cell = (place + shift).clamp(0, self.cells - 1).to(torch.int64)
+            table.scatter_(1, torch.where(counted, cell, 1), torch.nan)
         return table.reshape(-1)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Values (float32) of inputs [..., unit], or of any shape where there is one unit."""
-        x = inputs.to(torch.float32)
-        cell = self._cell(x)
-        if self.units > 1:
-            cell += self.first
-        found = self.look_up.index_select(0, cell.view(-1))
-        near = found.isnan().nonzero().squeeze(1)
-        if len(near):
-            found[near] = self._search(x.reshape(-1)[near], near % self.units)
+        x = inputs.to(torch.float32).contiguous().view(-1)
+        found = torch.empty_like(x)
+        step = max(1, _AT_ONCE // self.units) * self.units
+        places, cells = x.new_empty(min(step, len(x))), x.new_empty(min(step, len(x)), dtype=torch.int32)
+        for first in range(0, len(x), step):  # what is worked on stays in cache
+            part = x[first : first + step]
+            cell = cells[: len(part)].copy_(self._place(part, places[: len(part)]))
+            if self.units > 1:
+                cell.view(-1, self.units).add_(self.first)
+            values = found[first : first + step]
+            torch.index_select(self.look_up, 0, cell, out=values)
+            near = _where_nan(values)
+            if len(near):
+                values.index_copy_(0, near, self._search(part.index_select(0, near), near % self.units))
         return found.view(inputs.shape)
 
     def _search(self, inputs: Tensor, unit: Tensor) -> Tensor:
         if self.units == 1:
-            return self.values[0][torch.bucketize(inputs, self.breaks[0], right=True)]
+            return self.values[0].index_select(0, torch.bucketize(inputs, self.breaks[0], right=True))
         low, high = torch.zeros_like(unit), torch.full_like(unit, self.breaks.shape[1])
-        while bool((low < high).any()):  # thresholds not above the input
+        for _ in range(self.breaks.shape[1].bit_length()):  # thresholds not above the input
             middle = (low + high) // 2
             above = self.breaks[unit, middle.clamp(max=self.breaks.shape[1] - 1)] > inputs
             low, high = torch.where(above | (low >= high), low, middle + 1), torch.where(above, middle, high)
@@ -229,9 +239,16 @@ class Table:
 
     def to(self, device: torch.device) -> "Table":
         """The same on another torch device, in place."""
-        for name in ("breaks", "values", "first", "look_up"):
+        for name in ("breaks", "values", "start", "first", "look_up"):
             setattr(self, name, getattr(self, name).to(device))
         return self
+
+
+def _where_nan(values: Tensor) -> Tensor:
+    """Indices; numpy finds few of them in many several times faster."""
+    if values.device.type != "cpu":
+        return values.isnan().nonzero().squeeze(1)
+    return torch.from_numpy(np.flatnonzero(np.isnan(values.numpy())))
 
 
 # manufactured cells
