@@ -57,15 +57,20 @@ def versions() -> dict[str, str]:
 
 def write_record(record: Record, path: str | Path) -> Path:
     """Write atomically: the file is either the old or the new record, never half of one."""
+    return write_text(record.model_dump_json(indent=1) + "\n", path, "record")
+
+
+def write_text(text: str, path: str | Path, what: str) -> Path:
+    """Write atomically; DataError, naming `what` it is, where the file cannot be written."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise DataError(f"record {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
+        raise DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(record.model_dump_json(indent=1) + "\n")
+            file.write(text)
         Path(name).chmod(_FILE_MODE)
         os.replace(name, target)
     except BaseException:
@@ -76,13 +81,39 @@ def write_record(record: Record, path: str | Path) -> Path:
 
 def read_record(path: str | Path) -> Record:
     """A record from its file; DataError says what is wrong with one that is not a record."""
+    return parse_record(_text(path), path)
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """The records of a file (one, or JSON lines), or of a folder: of a study its points and its summary.
+
+    Raises DataError for what cannot be read, is no record, or holds none.
+    """
+    place = Path(path)
+    if place.suffix == ".jsonl":
+        return [parse_record(line, f"{path}:{at}") for at, line in enumerate(_text(place).splitlines(), 1) if line]
+    if not place.is_dir():
+        return [read_record(place)]
+    found = [read_record(file) for file in (*sorted(place.glob("*.json")), *sorted(place.glob("points/*.json")))]
+    if not found:
+        raise DataError(f"folder {str(path)!r} holds no records: neither *.json nor points/*.json")
+    return found
+
+
+def parse_record(text: str, source: str | Path) -> Record:
+    """A record from its JSON; DataError names the source and what is wrong."""
     try:
-        return Record.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"record {str(path)!r} cannot be read: {error}") from None
+        return Record.model_validate(json.loads(text))
     except json.JSONDecodeError as error:
-        raise DataError(f"record {str(path)!r} is not JSON: {error}") from None
+        raise DataError(f"record {str(source)!r} is not JSON: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"record {str(path)!r} is not a Cimphony record: {field}: {first['msg']}") from None
+        raise DataError(f"record {str(source)!r} is not a Cimphony record: {field}: {first['msg']}") from None
+
+
+def _text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"record {str(path)!r} cannot be read: {error}") from None

@@ -11,11 +11,12 @@ import typer
 from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_chip
 from cimphony.cli import runs
 from cimphony.cli.adapt import adapt_app
+from cimphony.cli.explore import explore
 from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
 from cimphony.cli.sweep import sweep
-from cimphony.record import Record, read_record, write_record
-from cimphony.report import Table, accuracy_table, claims_table, cost_table, series, write_report
+from cimphony.record import Record, read_records, write_record
+from cimphony.report import Format, Table, accuracy_table, claims_table, cost_table, series, write_report
 from cimphony.units import format_quantity, parse_seconds
 
 app = typer.Typer(
@@ -170,6 +171,9 @@ def cost(
         show(cost_table(record.results))
 
 
+app.command(epilog="Example: `cimphony explore llama-3.2-1b --chip hyflexpim --prompt 1024 --save my-chips`")(explore)
+
+
 @chips_app.callback()
 def chips(context: typer.Context) -> None:
     """List the chips that come with the library; show one; print the schema of a chip file."""
@@ -192,16 +196,29 @@ def chips_schema() -> None:
     typer.echo(json.dumps(Chip.model_json_schema(), indent=1))
 
 
-@app.command(epilog="Example: `cimphony report runs/demo/*.json -o demo.html`")
+@app.command(
+    epilog="Examples: `cimphony report runs/demo/*.json -o demo.html`; `cimphony report runs/my-study -o study.html`"
+)
 def report(
-    records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="JSON files that runs wrote")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="the HTML file to write")] = Path(
-        "report.html"
-    ),
+    records: Annotated[
+        list[Path], typer.Argument(metavar="RECORDS...", help="JSON files that runs wrote, or folders of studies")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="the file to write; default report.FORMAT")
+    ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="html: the page; md: its tables; csv, json: every number")
+    ] = None,
     title: Annotated[str | None, typer.Option(help="heading of the report")] = None,
 ) -> None:
-    """One self-contained HTML report of any records: works offline, on a phone and on paper."""
-    say(f"Report: {write_report([read_record(path) for path in records], out, title=title)}")
+    """One self-contained HTML report of any records and studies: works offline, on a phone and on paper.
+
+    The format is that of the file's ending where --format does not say it.
+    """
+    ending = out.suffix.lstrip(".") if out else ""
+    chosen = form or (Format(ending) if ending in list(Format) else Format.html)
+    found = [record for path in records for record in read_records(path)]
+    say(f"Report: {write_report(found, out or Path(f'report.{chosen}'), title=title, form=chosen)}")
 
 
 @chips_app.command("compare", epilog="Example: `cimphony chips compare hyflexpim hyflexpim-corrected`")

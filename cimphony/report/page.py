@@ -1,60 +1,75 @@
 """The page: records in, one self-contained HTML file out. No network, no fonts, no cookies."""
 
 import json
-import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 
 from cimphony.errors import DataError
-from cimphony.record import Record
+from cimphony.record import Record, write_text
 from cimphony.report import sections
+from cimphony.report.formats import to_csv, to_json, to_markdown
 from cimphony.report.html import Html, element
+from cimphony.report.study import is_summary, studies
 
 _HERE = files("cimphony") / "report"
+_NO_RECORDS = "a report needs at least one record; give the JSON files that a run wrote"
+
+
+class Format(StrEnum):
+    """What a report is written as: the page, its tables, or every number."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+    json = "json"
 
 
 def render_report(records: Sequence[Record], title: str | None = None) -> str:
     """The HTML of a report of one or more records."""
     if not records:
-        raise DataError("a report needs at least one record; give the JSON files that a run wrote")
-    title = title or (records[0].title if len(records) == 1 else "Cimphony report")
+        raise DataError(_NO_RECORDS)
+    found = studies(records)
+    runs = [record for record in records if record.kind != "point" and not (found and is_summary(record))]
+    told = [*runs, *(study.overview() for study in found)]
+    title = title or (told[0].title if len(told) == 1 else "Cimphony report")
     figures: sections.Figures = {}
-    evaluations = [record for record in records if record.kind == "evaluation"]
-    costs = [record for record in records if record.kind == "cost"]
+    evaluations = [record for record in runs if record.kind == "evaluation"]
+    costs = [record for record in runs if record.kind == "cost"]
     body = [
-        sections.headline(records),
+        sections.headline(runs),
+        [sections.study(study) for study in found],
         sections.evaluation(evaluations, figures) if evaluations else "",
         sections.cost(costs, figures) if costs else "",
-        [sections.claims(record, figures) for record in records if record.kind == "claims"],
-        [sections.other(record, figures) for record in records if record.kind not in ("evaluation", "cost", "claims")],
-        sections.assumptions(records),
-        sections.layers(records),
-        sections.chips(records),
-        sections.provenance(records),
+        [sections.claims(record, figures) for record in runs if record.kind == "claims"],
+        [sections.other(record, figures) for record in runs if record.kind not in ("evaluation", "cost", "claims")],
+        sections.assumptions(told),
+        sections.layers(runs),
+        sections.chips(told),
+        sections.provenance(told),
     ]
     dates = sorted({record.created[:10] for record in records})
-    return _page(title, f"Simulated, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}", body, figures)
+    scripts = _scripts(figures) + (element("script", Html(_read("study.js"))) if found else "")
+    return _page(title, f"Simulated, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}", body, Html(scripts))
 
 
-def write_report(records: Sequence[Record], path: str | Path, *, title: str | None = None) -> Path:
+def write_report(records: Sequence[Record], path: str | Path, *, title: str | None = None, form: str = "html") -> Path:
     """Write the report atomically: readers of the file see the old page or the new one, never half of one."""
-    text, target = render_report(records, title), Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
-    except OSError as error:
-        raise DataError(f"report {str(target)!r} cannot be written: {error.strerror}; choose another file") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-    return target
+    if not records:
+        raise DataError(_NO_RECORDS)
+    writers: dict[str, Callable[[], str]] = {
+        "html": lambda: render_report(records, title),
+        "md": lambda: to_markdown(records, title or "Cimphony report"),
+        "csv": lambda: to_csv(records),
+        "json": lambda: to_json(records),
+    }
+    if form not in writers:
+        raise DataError(f"format {form!r} is unknown; choose one of {', '.join(writers)}")
+    return write_text(writers[form](), path, "report")
 
 
-def _page(title: str, subtitle: str, body: list[Html | str | list[Html]], figures: sections.Figures) -> str:
+def _page(title: str, subtitle: str, body: list[Html | str | list[Html]], scripts: Html) -> str:
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -67,17 +82,16 @@ def _page(title: str, subtitle: str, body: list[Html | str | list[Html]], figure
         "header", element("p", "Cimphony", class_="brand"), element("h1", title), element("p", subtitle, class_="quiet")
     )
     without = element("noscript", element("p", "The plots need JavaScript; the tables say the same.", class_="note"))
-    content = element("body", top, without, element("main", body), _scripts(figures))
+    content = element("body", top, without, element("main", body), scripts)
     return f"<!doctype html>\n{element('html', head, content, lang='en')}\n"
 
 
 def _scripts(figures: sections.Figures) -> Html:
     if not figures:
         return Html("")
-    data = json.dumps(figures).replace("<", "\\u003c")  # a name cannot close the script element
     plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
     return Html(
-        element("script", Html(data), type="application/json", id="figures")
+        sections.embedded(json.dumps(figures), id="figures")
         + element("script", Html(plotly))
         + element("script", Html(_read("page.js")))
     )

@@ -1,5 +1,6 @@
 """The sections of a report: records in, HTML out; plots are left in `figures` under their element's id."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,14 +17,17 @@ from cimphony.report.figures import (
 )
 from cimphony.report.html import Html, bullets, element, fold, pairs, table
 from cimphony.report.layers import layers_table
+from cimphony.report.study import Study, columns, failures_table, front_table
 from cimphony.report.tables import (
     Table,
     accuracy_table,
+    assumptions_of,
     breakdown_table,
     chip_name,
     claims_table,
     cost_table,
     higher_is_better,
+    is_table,
     mapping_table,
     measure,
     model_name,
@@ -166,17 +170,10 @@ def layers(records: Sequence[Record]) -> Html:
 
 def assumptions(records: Sequence[Record]) -> Html:
     """Every assumption once, with the chips it belongs to."""
-    found: dict[str, list[str]] = {}
-    for record in records:
-        for one in record.assumptions:
-            found.setdefault(one, []).append(chip_name(record) if record.chip else "")
-        for report in record.results.get("reports", []):
-            for one in report.get("assumptions", []):
-                found.setdefault(one, []).append(str(report["chip"]))
-    items = []
-    for one, chips in found.items():
-        names = ", ".join(name for name in dict.fromkeys(chips) if name)
-        items.append([one, element("span", f" ({names})", class_="quiet") if names else ""])
+    items = [
+        [one, element("span", f" ({', '.join(chips)})", class_="quiet") if chips else ""]
+        for one, chips in assumptions_of(records).items()
+    ]
     return section("Assumptions", bullets(items)) if items else Html("")
 
 
@@ -210,15 +207,38 @@ def claims(record: Record, figures: Figures) -> Html:
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
 
 
+def study(found: Study) -> Html:
+    """A study: its front as a table, and the data that the script draws everything else from."""
+    failed = failures_table(found)
+    counted = {"Points": len(found.points), "Failed": sum(int(row[1]) for row in failed.rows), "Axes": len(found.axes)}
+    text = json.dumps(columns(found), separators=(",", ":"), allow_nan=False)
+    question = str(found.summary.settings.get("question") or "") if found.summary else ""
+    unfinished = found.summary is not None and not found.summary.complete
+    return section(
+        found.name,
+        element("p", question) if question else "",
+        note("Interrupted: only finished points are here.") if unfinished else "",
+        pairs(counted.items()),
+        element("div", embedded(text, class_="study-data"), class_="study"),
+        fold("The front as a table", table(front_table(found))),
+        fold("What failed", table(failed)) if failed.rows else "",
+    )
+
+
+def embedded(data: str, **attributes: Any) -> Html:
+    """JSON for a script of the page; a name in it cannot close the element."""
+    return element("script", Html(data.replace("<", "\\u003c")), type="application/json", **attributes)
+
+
 def other(record: Record, figures: Figures) -> Html:
     """A record of another kind: its numbers as they are, and the figures it brings."""
     results = {name: value for name, value in record.results.items() if name != "figures"}
-    single = [(name, value) for name, value in results.items() if not _is_table(value)]
+    single = [(name, value) for name, value in results.items() if not is_table(value)]
     parts = [pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single)]
     parts += [
         plot(figures, claims_figure(one), one["title"], one["title"]) for one in record.results.get("figures", [])
     ]
-    parts += [table(mapping_table(name, rows)) for name, rows in results.items() if _is_table(rows)]
+    parts += [table(mapping_table(name, rows)) for name, rows in results.items() if is_table(rows)]
     return section(record.title, *parts)
 
 
@@ -261,7 +281,3 @@ def _once(records: Any, key: Any) -> list[Record]:
     for record in records:
         found.setdefault(repr(key(record)), record)
     return list(found.values())
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)

@@ -8,6 +8,7 @@ from cimphony.record import Record
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
 _NUMBERS = frozenset((1, 2, 3))
+_LESS = ("perplexity", "loss", "error", "energy", "latency", "interval", "area", "power", "chips")
 PARTLY_NOTE = "* has no unit for some matrix products: they are not in these numbers (see the assumptions)"
 
 
@@ -40,8 +41,13 @@ def measure(results: dict[str, Any]) -> str:
 
 
 def higher_is_better(results: dict[str, Any]) -> bool:
-    """True for accuracy and whatever else is not a perplexity, loss or error."""
-    return not any(word in measure(results).lower() for word in ("perplexity", "loss", "error"))
+    """True for accuracy and whatever else is not a perplexity, loss, error or cost."""
+    return not lower_is_better(measure(results))
+
+
+def lower_is_better(name: str) -> bool:
+    """True for a perplexity, loss, error or cost, by its name."""
+    return any(word in name.lower() for word in _LESS)
 
 
 def model_name(settings: dict[str, Any]) -> str:
@@ -58,6 +64,18 @@ def series(records: Iterable[Record]) -> list[list[Record]]:
         keys = (settings.get("name"), settings.get("model"), settings.get("data"), measure(record.results))
         together.setdefault(tuple(map(str, keys)), []).append(record)
     return list(together.values())
+
+
+def assumptions_of(records: Iterable[Record]) -> dict[str, list[str]]:
+    """Every assumption once, with the names of the chips it belongs to."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for one in record.assumptions:
+            found.setdefault(one, {}).update({chip_name(record): None} if record.chip else {})
+        for report in record.results.get("reports", []):
+            for one in report.get("assumptions", []):
+                found.setdefault(one, {})[str(report["chip"])] = None
+    return {one: list(names) for one, names in found.items()}
 
 
 def accuracy_table(records: Sequence[Record]) -> Table:
@@ -174,6 +192,11 @@ def mapping_table(caption: str, rows: Sequence[dict[str, Any]]) -> Table:
     names = dict.fromkeys(name for row in rows for name, value in row.items() if value not in (None, "", [], {}))
     text = tuple(tuple(plain(row.get(name)) for name in names) for row in rows)
     return Table(caption, tuple(name.replace("_", " ").capitalize() for name in names), text)
+
+
+def is_table(value: Any) -> bool:
+    """True for rows of names and values."""
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
 
 
 def plain(value: Any) -> str:

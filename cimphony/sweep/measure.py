@@ -85,6 +85,9 @@ class Bench:
         if any(name in COST_MEASURES for name in self.study.measures):
             report = estimate(self._workload(axes), chip)
             found["measures"] |= _costs(report, self.study)
+            found["breakdown"] = {
+                part["component"]: part["energy"] for part in report.by("component") if part["energy"]
+            }
             assumptions = report.assumptions
         else:
             assumptions = []

@@ -2,7 +2,7 @@
 
     study.yaml           the definition
     points/DIGEST.json   kind "point": settings {study, axes}, chip, results {measures, spread, per_seed, digital,
-                         status: done | failed, message}
+                         breakdown (energy by component), status: done | failed, message}
     study.json           kind "study": settings (the whole definition), chip (the base), results {points, units, front,
                          done, failed, total}; not complete while points are missing
 

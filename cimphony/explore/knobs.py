@@ -1,0 +1,83 @@
+"""What can be turned on a chip: fields that architects vary first, each with the values worth trying."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cimphony.chip import Chip, CrossbarUnit, GpuUnit, SurveyLaw
+from cimphony.cost.scaling import NODES
+
+_POWERS = tuple(2**power for power in range(3, 12))
+_RATES = tuple(step / 20 for step in range(21))
+_COPIES = ("one", "whole", "ideal")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A field of a chip and its values; the chip's own is always among them."""
+
+    path: str  # dotted, as `Chip.replace` takes it
+    label: str
+    values: tuple[Any, ...]
+    value: Any
+    unit: str = ""
+
+
+def knobs(chip: Chip) -> list[Knob]:
+    """The knobs of a chip: those of the unit that stores its weights, then the technology node."""
+    unit, name = chip.unit_for("static_matmul"), f"units.{chip.policy.get('static_matmul')}"
+    found: list[Knob] = []
+    if isinstance(unit, CrossbarUnit):
+        found = _crossbar(unit, name)
+    elif isinstance(unit, GpuUnit):
+        rates = (("compute_utilisation", "Share of peak reached"), ("memory_utilisation", "Share of bandwidth reached"))
+        found = [_knob(f"{name}.{field}", label, _RATES[1:], getattr(unit, field)) for field, label in rates]
+    if isinstance(unit, GpuUnit):
+        return found
+    return [*found, _knob("node", "Technology node", [node * 1e-9 for node in NODES], chip.node, "m")]
+
+
+def _crossbar(unit: CrossbarUnit, name: str) -> list[Knob]:
+    several = len(unit.cell.bits) > 1
+    found = [
+        _knob(f"{name}.rows", "Rows of an array", _POWERS, unit.rows),
+        _knob(f"{name}.columns", "Columns of an array", _POWERS, unit.columns),
+    ]
+    for mode, bits in unit.cell.bits.items():
+        said = f" ({mode.upper()})" if several else ""
+        if unit.adc:
+            found.append(_knob(f"{name}.adc.bits.{mode}", f"Converter bits{said}", range(1, 15), unit.adc.bits[mode]))
+        found.append(_knob(f"{name}.cell.bits.{mode}", f"Cell bits{said}", range(1, 5), bits))
+    if unit.adc:
+        sharing = unit.adc.columns_per_adc
+        found.append(_knob(f"{name}.adc.columns_per_adc", "Columns a converter", (1, 2, 4, *_POWERS), sharing))
+    if unit.cell.slc_rate is not None:
+        found.append(_knob(f"{name}.cell.slc_rate", "Share of columns in SLC", _RATES, unit.cell.slc_rate))
+    for field, label, bits in (
+        ("encoding", "Weight bits", unit.encoding.bits),
+        ("input", "Input bits", unit.input.bits),
+    ):
+        if bits is not None:
+            found.append(_knob(f"{name}.{field}.bits", label, range(1, 17), bits))
+    return [*found, Knob(f"{name}.schedule.copies", "Copies in spare arrays", _COPIES, unit.schedule.copies)]
+
+
+def _knob(path: str, label: str, values: Iterable[Any], value: Any, unit: str = "") -> Knob:
+    others = [one for one in values if abs(one - value) > 1e-9 * abs(value)]
+    return Knob(path, label, tuple(sorted([*others, value])), value, unit)
+
+
+def at_node(chip: Chip, node: float) -> Chip:
+    """The same circuits at another technology node [m].
+
+    Energies and areas stay those of the node they are known at, so that `estimate` scales them and says so; times do
+    not change. Raises ChipError for a node that is not possible.
+    """
+    changes: dict[str, Any] = {"node": node}
+    for name, unit in chip.units.items():
+        for key, part in getattr(unit, "components", {}).items():
+            changes |= {} if part.node else {f"units.{name}.components.{key}.node": chip.node}
+        adc = unit.adc if isinstance(unit, CrossbarUnit) else None
+        if adc and not adc.node and not isinstance(adc.energy_law, SurveyLaw):  # the survey knows every node
+            changes[f"units.{name}.adc.node"] = chip.node
+    return chip.replace(changes)
