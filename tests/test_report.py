@@ -1,10 +1,6 @@
 """Reports: one self-contained page that says what the records say, and nothing a record smuggles in."""
 
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,6 +12,7 @@ from cimphony.report import accuracy_table, cost_table, render_report, write_rep
 from cimphony.report.layers import layers_table
 from cimphony.report.words import against, age_words, factor, quantity, spread
 from cimphony.workload import Operation, Workload
+from tests.browser import visit
 
 NASTY = "<script>alert('x')</script>"
 VALUES = {
@@ -190,37 +187,10 @@ def test_words(words, expected):
 # in a browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("Debian's chromium is not installed: apt-get install chromium")
-    flags = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
-    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
-    with api.sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=[*flags, *quiet])
-        yield opened
-        opened.close()
-
-
-def visit(browser: Any, path: Path, width: int, scheme: str = "light") -> tuple[Any, list[str]]:
-    """A page, and what it complained about or tried to load."""
-    page = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme).new_page()
-    trouble: list[str] = []
-    page.on("console", lambda message: trouble.append(message.text))
-    page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda request: trouble.extend([] if request.url.startswith("file:") else [request.url]))
-    page.on("dialog", lambda dialog: trouble.append(dialog.message))
-    page.goto(path.as_uri())
-    page.wait_for_function("[...document.querySelectorAll('.plot')].every(one => one.querySelector('.main-svg'))")
-    return page, trouble
-
-
 def test_page_in_a_browser(browser, tmp_path):
     path = write_report(all_kinds(f"<b>{NASTY}"), tmp_path / "report.html")
     for width in (1280, 390):
-        page, trouble = visit(browser, path, width)
+        page, trouble = visit(browser, path.as_uri(), width)
         assert trouble == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator(".plot:has(.main-svg)").count() >= 7  # the wait above: every plot is drawn
@@ -233,7 +203,7 @@ def test_colours_follow_the_reader(browser, tmp_path):
     path = write_report([evaluation()], tmp_path / "report.html")
     paper = {}
     for scheme in ("light", "dark"):
-        page, _ = visit(browser, path, 800, scheme)
+        page, _ = visit(browser, path.as_uri(), 800, scheme)
         paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.context.close()
     assert paper == {"light": "rgb(253, 252, 249)", "dark": "rgb(20, 23, 27)"}

@@ -64,7 +64,7 @@
 
   const knob = (one) => {
     const words = one.values.some((value) => typeof value === "string");
-    const output = make("output", {}, one.words[one.at]), row = make("label", {}, make("span", {}, one.label, words ? "" : output));
+    const output = make("b", {}, one.words[one.at]), row = make("label", {}, make("span", {}, one.label, words ? "" : output));
     const turn = (at) => {
       output.textContent = one.words[at];
       row.classList.toggle("turned", at !== one.at);

@@ -304,8 +304,11 @@
     }));
 
     // yield: the share of chips that lose at most so much of the digital model's measure
-    const seeded = measures.filter((one) => one.seeds && data.digital?.[one.name]);
-    const losses = (measure, row) => (measure.seeds[row] ?? []).map((one) => (100 * (measure.lower ? one / data.digital[measure.name] - 1 : 1 - one / data.digital[measure.name]))).sort((a, b) => a - b);
+    const seeded = measures.filter((one) => one.seeds);
+    const losses = (measure, row) => {
+      const digital = measure.digital[row], loss = (one) => (measure.lower ? one / digital - 1 : 1 - one / digital);
+      return digital ? measure.seeds[row].map((one) => 100 * loss(one)).sort((a, b) => a - b) : [];
+    };
     const yields = seeded.map((measure) => surface(`Yield: share of chips by what they lose of ${measure.name}`, 260, (pen, width, height, style) => {
       const shown = state.chosen !== null && losses(measure, state.chosen).length ? state.chosen : null;
       const rows = [...best.filter((row) => row !== shown), ...(shown === null ? [] : [shown])].filter((row) => losses(measure, row).length);

@@ -140,7 +140,6 @@ def columns(study: Study) -> dict[str, Any]:
         "axes": [_axis(name, [axes_of(point).get(name) for point in points]) for name in study.axes],
         "measures": [_measure(study, name) for name in study.measures],
         "objectives": study.objectives,
-        "digital": next((one.results["digital"] for one in points if one.results.get("digital")), None),
         "messages": {at: one.results.get("message") or "failed" for at, one in enumerate(points) if _failed(one)},
         "parts": {at: one.results["breakdown"] for at, one in enumerate(points) if one.results.get("breakdown")},
     }
@@ -160,8 +159,9 @@ def _measure(study: Study, name: str) -> dict[str, Any]:
     }  # fmt: skip
     spreads = [spread_of(point, name) for point in study.points]
     seeds = [_seeds(point, name) for point in study.points]
+    digital = [_finite((point.results.get("digital") or {}).get(name)) for point in study.points]
     column |= {"spread": list(map(_finite, spreads))} if any(one is not None for one in spreads) else {}
-    return column | ({"seeds": seeds} if any(seeds) else {})
+    return column | ({"seeds": seeds, "digital": digital} if any(seeds) and any(digital) else {})
 
 
 def _seeds(point: Record, name: str) -> list[float]:
