@@ -36,7 +36,19 @@ def run(*arguments: str, code: int = 0) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "run", "cost", "chips", "chips show", "chips schema", "chips compare", "report", "reproduce", "validate"],
+    [
+        "demo",
+        "run",
+        "cost",
+        "chips",
+        "chips show",
+        "chips schema",
+        "chips compare",
+        "report",
+        "reproduce",
+        "validate",
+        "explore",
+    ],
 )
 def test_help_has_an_example(command):
     text = run(*command.split(), "--help")

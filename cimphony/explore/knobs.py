@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cimphony.chip import Chip, CrossbarUnit, GpuUnit, SurveyLaw
+from cimphony.chip import Acam, Adc, Chip, CrossbarUnit, GpuUnit, SurveyLaw
 from cimphony.cost.scaling import NODES
 
 _POWERS = tuple(2**power for power in range(3, 12))
@@ -39,18 +39,21 @@ def knobs(chip: Chip) -> list[Knob]:
 
 def _crossbar(unit: CrossbarUnit, name: str) -> list[Knob]:
     several = len(unit.cell.bits) > 1
+    adc = unit.adc if isinstance(unit.adc, Adc) else None
     found = [
         _knob(f"{name}.rows", "Rows of an array", _POWERS, unit.rows),
         _knob(f"{name}.columns", "Columns of an array", _POWERS, unit.columns),
     ]
     for mode, bits in unit.cell.bits.items():
         said = f" ({mode.upper()})" if several else ""
-        if unit.adc:
-            found.append(_knob(f"{name}.adc.bits.{mode}", f"Converter bits{said}", range(1, 15), unit.adc.bits[mode]))
+        if adc:
+            found.append(_knob(f"{name}.adc.bits.{mode}", f"Converter bits{said}", range(1, 15), adc.bits[mode]))
         found.append(_knob(f"{name}.cell.bits.{mode}", f"Cell bits{said}", range(1, 5), bits))
-    if unit.adc:
-        sharing = unit.adc.columns_per_adc
+    if adc:
+        sharing = adc.columns_per_adc
         found.append(_knob(f"{name}.adc.columns_per_adc", "Columns a converter", (1, 2, 4, *_POWERS), sharing))
+    if unit.acam:
+        found.append(_knob(f"{name}.adc.bits", "Bits of an ACAM's code", range(2, 11), unit.acam.bits))
     if unit.cell.slc_rate is not None:
         found.append(_knob(f"{name}.cell.slc_rate", "Share of columns in SLC", _RATES, unit.cell.slc_rate))
     for field, label, bits in (
@@ -77,7 +80,9 @@ def at_node(chip: Chip, node: float) -> Chip:
     for name, unit in chip.units.items():
         for key, part in getattr(unit, "components", {}).items():
             changes |= {} if part.node else {f"units.{name}.components.{key}.node": chip.node}
-        adc = unit.adc if isinstance(unit, CrossbarUnit) else None
-        if adc and not adc.node and not isinstance(adc.energy_law, SurveyLaw):  # the survey knows every node
-            changes[f"units.{name}.adc.node"] = chip.node
+        readout = unit.adc if isinstance(unit, CrossbarUnit) else None
+        if isinstance(readout, Adc) and not readout.node and not isinstance(readout.energy_law, SurveyLaw):
+            changes[f"units.{name}.adc.node"] = chip.node  # the survey knows every node
+        if isinstance(readout, Acam) and readout.cell and not readout.cell.node:
+            changes[f"units.{name}.adc.cell.node"] = chip.node
     return chip.replace(changes)
