@@ -16,7 +16,7 @@ from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
 from cimphony.cli.sweep import sweep
 from cimphony.record import Record, read_records, write_record
-from cimphony.report import Format, Table, accuracy_table, claims_table, cost_table, series, write_report
+from cimphony.report import Format, Table, accuracy_table, claims_table, cost_table, mapping_table, series, write_report
 from cimphony.units import format_quantity, parse_seconds
 
 app = typer.Typer(
@@ -260,6 +260,8 @@ def validate(
 def _keep_claims(record: Record, folder: Path, name: str) -> None:
     write_record(record, folder / f"{name}.json")
     show(claims_table(record.results).without("Where", "Note"))
+    if record.results.get("sensitivity"):
+        show(mapping_table("What moves the ratios, one assumption changed", record.results["sensitivity"]))
     say(f"Report: {write_report([record], folder / f'{name}.html')}")
 
 

@@ -202,6 +202,9 @@ def claims(record: Record, figures: Figures) -> Html:
         )
         for one in results.get("figures", [])
     ]
+    moved = results.get("sensitivity")
+    if moved:
+        drawn.append(table(mapping_table("What moves the ratios, one assumption changed", moved)))
     meanings = [(name.capitalize(), meaning) for name, meaning in results.get("statuses", {}).items()]
     return section(record.title, pairs(counts), table(claims_table(results)), element("div", drawn, class_="panels"),
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
