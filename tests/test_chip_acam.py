@@ -84,3 +84,19 @@ def test_a_mistake_is_told_with_the_way_out(changes: dict[str, Any], words: tupl
 def test_a_chip_without_numbers_is_not_converted_to() -> None:
     with pytest.raises(DataError, match=r"units\.analog\.adc\.kind: acam has a cost but no numbers yet"):
         cim.convert_(nn.Sequential(nn.Linear(4, 4)), chip())
+
+
+def test_non_idealities_of_thresholds_are_switched_with_those_of_cells() -> None:
+    noisy = chip(adc={**ACAM, "thresholds": {"device": {"kind": "log_linear", "stuck": {"off": 0.04}}}})
+    quiet = analog(noisy.without("programming", "stuck")).acam
+    assert quiet is not None
+    assert quiet.thresholds is not None
+    device = quiet.thresholds.device
+    assert (device.programming, device.stuck) == (None, None)
+    assert device.read is not None
+
+
+def test_without_converters_what_acams_ran_stays_digital() -> None:
+    ideal = chip().without("converters")
+    assert analog(ideal).adc is None
+    assert (list(ideal.units), ideal.policy) == (["analog"], {"static_matmul": "analog"})

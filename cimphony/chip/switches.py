@@ -48,12 +48,16 @@ def switch_off(data: dict[str, Any], off: Collection[NonIdeality]) -> dict[str, 
     for unit in data["units"].values():
         if unit["kind"] == "crossbar":
             _switch(unit, _CROSSBAR, off)
-            for device in unit["cell"]["device"].values():
+            thresholds = (unit["adc"] or {}).get("thresholds")
+            devices: list[dict[str, Any]] = [*unit["cell"]["device"].values()]
+            for device in devices + ([thresholds["device"]] if thresholds else []):
                 for name in off:
                     for field in {*DEVICE.get(name, ())} & {*device}:
                         device[field] = 0.0 if isinstance(device[field], int | float) else None
         elif unit["kind"] == "gain_cell_attention":
             _switch(unit, _GAIN_CELLS, off)
+    if "converters" in off:
+        _drop_acams(data)
     if not off:
         return data
     left = [name for name in NON_IDEALITIES if name not in off]
@@ -65,6 +69,13 @@ def switch_off(data: dict[str, Any], off: Collection[NonIdeality]) -> dict[str, 
     if "converters" in off:
         data["notes"].append("its converters are switched off, so what it costs is not what the chip costs")
     return data
+
+
+def _drop_acams(data: dict[str, Any]) -> None:
+    """Without converters there are no ACAMs to compute with: what they ran stays digital."""
+    gone = [name for name, unit in data["units"].items() if unit["kind"] == "acam"]
+    data["units"] = {name: unit for name, unit in data["units"].items() if name not in gone}
+    data["policy"] = {kind: name for kind, name in data["policy"].items() if name not in gone}
 
 
 def _switch(part: dict[str, Any], fields: _Fields, off: Collection[NonIdeality]) -> None:
