@@ -23,8 +23,12 @@ def point_chip(study: Study, axes: Axes) -> Chip:
     given = values(study, axes)
     chip = load_chip(str(given["chip"])) if "chip" in given else study.base_chip()
     changes = {name: value for name, value in given.items() if _of_chip(name)}
+    crossbar = f"units.{chip.policy.get('static_matmul', '')}"
     if "fidelity" in given:
-        changes[f"units.{chip.policy.get('static_matmul', '')}.fidelity"] = given["fidelity"]
+        changes[f"{crossbar}.fidelity"] = given["fidelity"]
+    method = point_method(study, axes)
+    if method is not None and method.slc_rate is not None:  # cost reads the same rate
+        changes[f"{crossbar}.cell.slc_rate"] = method.slc_rate
     return chip.replace(changes) if changes else chip
 
 

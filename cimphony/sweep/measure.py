@@ -83,8 +83,9 @@ class Bench:
     def _measured(self, axes: Axes, chip: Chip) -> Record:
         found: dict[str, Any] = {"measures": {}}
         if any(name in COST_MEASURES for name in self.study.measures):
-            report = estimate(self._workload(axes), chip)
-            found["measures"] |= _costs(report, self.study)
+            work = self._workload(axes)
+            report = estimate(work, chip)
+            found["measures"] |= _costs(report, {"costed": _costed(work, chip)}, self.study)
             found["breakdown"] = {
                 part["component"]: part["energy"] for part in report.by("component") if part["energy"]
             }
@@ -101,22 +102,23 @@ class Bench:
     # cost
 
     def _workload(self, axes: Axes) -> Workload:
-        work, method, name = point_work(self.study, axes), point_method(self.study, axes), point_model(self.study, axes)
-        decomposed = method is not None and method.rank is not None
+        work, method = point_work(self.study, axes), point_method(self.study, axes)
+        name = work.model or point_model(self.study, axes)
+        decomposed = method is not None and method.rank is not None and work.model is None
         key = f"{name} {method.rank if method else None} {work}"
         if key not in self._workloads:
             if len(self._workloads) >= _WORKLOADS:
                 del self._workloads[next(iter(self._workloads))]
-            with self._setting_up("model" in values(self.study, axes)):
+            with self._setting_up(axes, "model", "workload.", "method."):
                 subject = self._load(axes).model if decomposed else name
-            self._workloads[key] = trace(subject, **work.model_dump(), name=Path(name).name)
+                self._workloads[key] = trace(subject, **work.model_dump(exclude={"model"}), name=Path(name).name)
         return self._workloads[key]
 
     # numbers
 
     def _numbers(self, axes: Axes, chip: Chip) -> dict[str, Any]:
         """Means over chips, their spread, and every chip's own values."""
-        with self._setting_up("model" in values(self.study, axes)):
+        with self._setting_up(axes, "model", "method."):
             loaded = self._load(axes)
         unit = chip.unit_for("static_matmul")
         if not isinstance(unit, CrossbarUnit) and not has_numbers(chip):  # computes what the digital model does
@@ -195,12 +197,14 @@ class Bench:
         return self._loaded
 
     @contextmanager
-    def _setting_up(self, own: bool) -> Iterator[None]:
-        """Errors here are every point's, unless the model is the point's `own`."""
+    def _setting_up(self, axes: Axes, *own: str) -> Iterator[None]:
+        """Errors here are every point's, unless an axis varies what is set up."""
         try:
             yield
         except CimphonyError as error:
-            raise error if own else SetupError(str(error)) from None
+            if any(name.startswith(own) for name in values(self.study, axes)):
+                raise
+            raise SetupError(str(error)) from None
 
 
 def _decompose(model: nn.Module, method: Method | None) -> None:
@@ -231,13 +235,17 @@ def _on_task(data: Data, model: Any, tokenizer: Any) -> tuple[dict[str, Metric],
     return {"accuracy": partial(score, task=data.task, data=asked)}, [inputs for inputs, _ in shown]
 
 
-def _costs(report: CostReport, study: Study) -> dict[str, float]:
+def _costs(report: CostReport, more: dict[str, float], study: Study) -> dict[str, float]:
     """Cost measures that have a value: a request that generates nothing has no latency of a token."""
-    totals = report.to_dict()["totals"] | {
-        "chips": report.placement.chips,
-        "utilisation": report.placement.utilisation,
-    }
+    place = report.placement
+    totals = report.to_dict()["totals"] | {"chips": place.chips, "utilisation": place.utilisation} | more
     return {name: totals[name] for name in study.measures if name in COST_MEASURES and totals[name] is not None}
+
+
+def _costed(work: Workload, chip: Chip) -> float:
+    """Share of the multiply-adds whose kind has a unit."""
+    macs = [(one.kind in chip.policy, one.macs * len(block.names)) for block in work.blocks for one in block.operations]
+    return sum(number for has_unit, number in macs if has_unit) / (sum(number for _, number in macs) or 1)
 
 
 @contextmanager

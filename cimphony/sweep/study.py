@@ -30,6 +30,7 @@ COST_MEASURES: dict[str, tuple[str, Direction]] = {
     "area": ("m2", "min"),
     "chips": ("", "min"),
     "utilisation": ("", "max"),
+    "costed": ("", "max"),  # share of the multiply-adds that a unit of the chip runs; the rest has no price
 }
 NUMBER_MEASURES: dict[str, tuple[str, Direction]] = {
     "perplexity": ("", "min"),
@@ -120,6 +121,7 @@ class Data(Part):
 class Work(Part):
     """The request that is costed, as in `trace`."""
 
+    model: str | None = Field(None, description="costed in place of the study's model, for example a larger shape")
     prompt: Count = Field(128, description="tokens of the prompt")
     new_tokens: Annotated[int, Field(ge=0)] = Field(0, description="tokens generated after it")
     batch: Count = Field(1, description="requests served together")
@@ -236,7 +238,7 @@ class Study(Part):
 
 def _check_field(axis: str, field: str) -> None:
     head, _, rest = field.partition(".")
-    options = {"workload": Work, "method": Method}
+    options: dict[str, type[Part]] = {"workload": Work, "method": Method}
     if head in options:
         known = tuple(options[head].model_fields)
         if rest not in known:
