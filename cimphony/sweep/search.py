@@ -20,7 +20,7 @@ from cimphony.record import Record
 from cimphony.sweep.store import Store, digest
 from cimphony.sweep.study import Axes, Axis, Scalar, Study
 
-_REPEATS = 50  # proposals of points that are known, in a row, before an unknown one is drawn
+_REPEATS = 20  # proposals of points that are known, in a row, before an unknown one is drawn
 _MISSES = 100_000  # draws for one unknown point
 
 
@@ -59,23 +59,26 @@ class _Proposals:
         self._study, self._store = study, store
         self._seen: set[str] = set()
         self._shared = study.search.storage is not None
-        file = Path(store.folder) / "search.sqlite3"
-        if not self._shared:
-            file.unlink(missing_ok=True)  # made again from the records, which are the truth
         with self._quietly():
-            self._trials = self._open(study.search.storage or f"sqlite:///{file}")
+            self._trials = self._open()
 
-    def _open(self, url: str) -> Any:
+    def _open(self) -> Any:
+        """Optuna's study, in the database of the search or in a journal in the study's folder."""
+        where = self._study.search.storage or self._journal(Path(self._store.folder) / "search.journal")
+        ways = [f"{way}imize" for way in self._study.goals.values()]
         try:
             return self._optuna.create_study(
-                storage=url, study_name=self._study.name, directions=[f"{way}imize" for way in self._ways()],
-                load_if_exists=True,
-            )  # fmt: skip
+                storage=where, study_name=self._study.name, directions=ways, load_if_exists=True
+            )
         except Exception as error:  # whatever the database says
-            raise DataError(f"search.storage {url!r} cannot be used: {str(error).splitlines()[0]}") from None
+            raise DataError(f"search.storage {where!r} cannot be used: {str(error).splitlines()[0]}") from None
 
-    def _ways(self) -> list[str]:
-        return list(self._study.goals.values())
+    def _journal(self, file: Path) -> Any:
+        """Begun anew: it is made again from the records, which are the truth, whatever a kill left of it."""
+        for old in file.parent.glob(f"{file.name}*"):  # and its lock
+            old.unlink()
+        backend = import_module("optuna.storages.journal")
+        return self._optuna.storages.JournalStorage(backend.JournalFileBackend(str(file)))
 
     def batches(self) -> Iterator[list[Axes]]:
         """Batches until there are enough points, or no more."""

@@ -167,7 +167,7 @@ class Search(Part):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="of the draws")
     batch: Count = Field(4, description="optuna: points proposed together; decides what is found, workers do not")
     sampler: Literal["tpe", "nsga2"] = Field("tpe", description="optuna: its sampler")
-    storage: str | None = Field(None, description="optuna: a database URL; none: a SQLite file in the study's folder")
+    storage: str | None = Field(None, description="optuna: a database URL; none: a journal in the study's folder")
 
     @model_validator(mode="after")
     def _counted(self) -> Self:

@@ -34,7 +34,8 @@ def test_a_search_is_a_function_of_its_study(tmp_path, sampler):
     assert points(tmp_path / "a") == points(tmp_path / "b")
     for path in sorted((tmp_path / "b" / "points").iterdir())[:3]:  # as if it had been killed
         path.unlink()
-    (tmp_path / "b" / "search.sqlite3").write_bytes(b"torn")
+    (tmp_path / "b" / "search.journal").write_bytes(b'{"torn')
+    (tmp_path / "b" / "search.journal.lock").touch()
     assert run(asked, tmp_path / "b").results == whole.results
     assert points(tmp_path / "a") == points(tmp_path / "b")
 
