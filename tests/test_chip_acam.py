@@ -3,11 +3,9 @@
 from typing import Any
 
 import pytest
-from torch import nn
 
-import cimphony as cim
 from cimphony.chip import Acam, Chip, CrossbarUnit, build_chip
-from cimphony.errors import ChipError, DataError
+from cimphony.errors import ChipError
 from cimphony.mapping import cells_per_weight
 
 ACAM: dict[str, Any] = {"kind": "acam", "bits": 8, "cell": {"energy": 1e-15, "area": 1e-12}}
@@ -79,11 +77,6 @@ def test_a_mistake_is_told_with_the_way_out(changes: dict[str, Any], words: tupl
     with pytest.raises(ChipError) as error:
         chip(**changes)
     assert all(word in str(error.value) for word in words), str(error.value)
-
-
-def test_a_chip_without_numbers_is_not_converted_to() -> None:
-    with pytest.raises(DataError, match=r"units\.analog\.adc\.kind: acam has a cost but no numbers yet"):
-        cim.convert_(nn.Sequential(nn.Linear(4, 4)), chip())
 
 
 def test_non_idealities_of_thresholds_are_switched_with_those_of_cells() -> None:

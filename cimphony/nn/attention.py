@@ -14,6 +14,7 @@ from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from cimphony.chip import Chip, NorPimUnit
 from cimphony.errors import DataError
+from cimphony.nn.acam_attention import AcamAttention
 from cimphony.nn.digital_attention import DigitalAttention
 from cimphony.nn.gain_cell import GainCellAttention
 from cimphony.nn.ring import fit_cache
@@ -24,6 +25,7 @@ _BEFORE = "_cimphony_attention"  # on the model: its own implementations, by con
 _MODULES: dict[str, Any] = {  # unit kind: what computes its attention
     "gain_cell_attention": GainCellAttention,
     "nor_pim": DigitalAttention,
+    "acam": AcamAttention,
 }
 
 

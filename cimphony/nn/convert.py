@@ -5,12 +5,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Any
 
 from torch import nn
+from transformers import PreTrainedModel
 
-from cimphony.chip import Chip, CrossbarUnit
+from cimphony.chip import AcamUnit, Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
+from cimphony.nn.acam import (
+    Readout,
+    acam_activations,
+    attach_activations,
+    detach_activations,
+    follow,
+)
+from cimphony.nn.acam_attention import AcamAttention
 from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters, replaced_names, watch_adapters
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, analog_class, place_ranks, version_of
@@ -50,7 +60,6 @@ def convert_(
     chosen: dict[str, nn.Module] = {}
     adapters: dict[str, nn.Module] = {}
     digital: dict[str, str] = {}
-    _check_numbers(chip)
     if isinstance(unit, CrossbarUnit):
         check_adapters(model)
         chosen, digital = _choose(model, include, exclude)
@@ -65,9 +74,10 @@ def convert_(
         )
     else:
         digital = {path: "the chip has no crossbar" for path, module in model.named_modules() if analog_class(module)}
-    if has_numbers(chip):
+    if has_numbers(chip) and (isinstance(model, PreTrainedModel) or not _only_where_there_is(chip)):
         attach(model, chip)
     attach_special(model, chip)
+    _attach_acams(model, chip)
     for path, module in chosen.items():
         _swap(module, path, chip, name)
     if isinstance(unit, CrossbarUnit) and unit.cell.slc_rate is not None:
@@ -79,14 +89,18 @@ def convert_(
     return model
 
 
-def _check_numbers(chip: Chip) -> None:
-    """DataError for a chip of which only the cost is known here."""
-    for name, unit in chip.units.items():
-        if isinstance(unit, CrossbarUnit) and unit.acam:
-            raise DataError(
-                f"chip {chip.name!r}: units.{name}.adc.kind: acam has a cost but no numbers yet; use the chip with "
-                "cim.estimate, or choose another chip"
-            )
+def _only_where_there_is(chip: Chip) -> bool:
+    """Whether the unit for dynamic_matmul serves other operations too, so that models without attention may run."""
+    return isinstance(chip.unit_for("dynamic_matmul"), AcamUnit)
+
+
+def _attach_acams(model: nn.Module, chip: Chip) -> None:
+    """Make activations ready for ACAMs: those behind the columns, or those of a unit that runs activations."""
+    unit, crossbar = chip.unit_for("activation"), chip.unit_for("static_matmul")
+    own = isinstance(unit, AcamUnit)
+    arrays = chip.units[unit.arrays] if isinstance(unit, AcamUnit) else crossbar
+    if isinstance(arrays, CrossbarUnit) and arrays.acam is not None:
+        attach_activations(model, arrays.acam, own_passes=own)
 
 
 def _share_modes(model: nn.Module, slc_rate: float) -> None:
@@ -163,6 +177,8 @@ def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
     module.rewritable = False
     module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
+    acam = module.tiles[0].unit.acam
+    module.readout = None if acam is None else Readout(acam, path or "model")
     module._written = version_of(module.weight)
 
 
@@ -232,14 +248,27 @@ def calibrate(model: nn.Module) -> Iterator[nn.Module]:
     for layer in layers.values():
         for tiles in layer.tiles:
             tiles.start_calibration()
+    watching = _acams(model, layers)
+    for acam in watching:
+        acam.start_calibration()
     completed = False
     try:
-        yield model
+        with follow(model, {name: layer for name, layer in layers.items() if layer.readout}):
+            yield model
         completed = True
     finally:
+        for acam in watching:
+            acam.finish_calibration(completed=completed)
         for layer in layers.values():
             for tiles, matrix in zip(layer.tiles, layer.matrices(), strict=True):
                 tiles.finish_calibration(matrix) if completed else tiles.abandon_calibration()
+
+
+def _acams(model: nn.Module, layers: dict[str, AnalogLayer]) -> list[Any]:
+    """What learns the ranges of ACAMs: behind layers, in passes of their own, in attention."""
+    behind = [layer.readout for layer in layers.values() if layer.readout is not None]
+    passes = [one.readout for one in acam_activations(model).values() if one.readout is not None]
+    return behind + passes + [one for one in attention_layers(model).values() if isinstance(one, AcamAttention)]
 
 
 def program_(model: nn.Module, *, seed: int = 0) -> nn.Module:
@@ -254,6 +283,9 @@ def program_(model: nn.Module, *, seed: int = 0) -> nn.Module:
         layer.program(seed=seed)
     for attention in attention_layers(model).values():
         attention.program(seed)
+    for activation in acam_activations(model).values():
+        if activation.readout is not None and activation.done_by is None:
+            activation.readout.program(seed)
     return model
 
 
@@ -277,12 +309,13 @@ def restore_(model: nn.Module) -> nn.Module:
     """Make the model digital again, bit for bit: layers get their own classes, attention its own implementation."""
     for layer in converted_layers(model, "restore_").values():
         digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
-        del layer.tiles, layer._written, layer.rewritable
+        del layer.tiles, layer._written, layer.rewritable, layer.readout
         layer.__class__ = digital
     forget_adapters(model)
     if attention_layers(model):
         detach(model)
     detach_special(model)
+    detach_activations(model)
     model.__dict__.pop(_DIGITAL_KEY, None)
     return model
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cimphony.errors import StateError
+from cimphony.nn.acam import Readout
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.programmed import Assignment, Axis
 from cimphony.nn.tiles import Tiles
@@ -48,6 +49,7 @@ class AnalogLayer(nn.Module):
     tiles: list[Tiles]
     weight: Tensor
     rewritable: bool  # cells follow the weight: memory of an adapter, written anew whenever the weight changes
+    readout: Readout | None  # ACAMs behind the columns; None: an ADC, or nothing
     _written: int  # version of the weight that the cells hold
 
     def matrices(self) -> list[Tensor]:
@@ -58,6 +60,8 @@ class AnalogLayer(nn.Module):
         """Write the present weights into cells."""
         for tiles, matrix in zip(self.tiles, self.matrices(), strict=True):
             tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites)
+        if self.readout is not None:
+            self.readout.program(seed, rewrites)
         self._written = version_of(self.weight)
 
     @property
@@ -81,6 +85,11 @@ class AnalogLayer(nn.Module):
             flat = flat if flat.dtype == torch.float64 else flat.float()
             outputs = _StraightThrough.apply(flat, self.matrices()[index].to(flat.dtype), tiles)
         return outputs.view(*inputs.shape[:-1], outputs.shape[-1]).to(output_dtype)  # type: ignore[union-attr]
+
+    def read_out(self, outputs: Tensor) -> Tensor:
+        """Outputs [..., column], bias included, through the ACAMs; codes that were added digitally are read already."""
+        added = self.tiles[0].blocks and self.readout is not None and self.readout.follows is None
+        return outputs if self.readout is None or added else self.readout(outputs)
 
     def _check_written(self, tiles: Tiles) -> None:
         if tiles.programmed is None:
@@ -123,9 +132,9 @@ class AnalogLinear(AnalogLayer, nn.Linear):
         """The linear layer as the chip computes it; the bias is added digitally."""
         if self.calibrating:
             self.tiles[0].observe(input.reshape(-1, input.shape[-1]))
-            return F.linear(input, self.weight, self.bias)
+            return self.read_out(F.linear(input, self.weight, self.bias))
         outputs = self.multiply(input)
-        return outputs if self.bias is None else outputs + self.bias.to(outputs.dtype)
+        return self.read_out(outputs if self.bias is None else outputs + self.bias.to(outputs.dtype))
 
 
 class AnalogConv1D(AnalogLayer):
@@ -142,9 +151,9 @@ class AnalogConv1D(AnalogLayer):
         """Inputs [..., in], outputs [..., out]; the bias is added digitally."""
         if self.calibrating:
             self.tiles[0].observe(inputs.reshape(-1, inputs.shape[-1]))
-            return F.linear(inputs, self.weight.T, self.bias)
+            return self.read_out(F.linear(inputs, self.weight.T, self.bias))
         outputs = self.multiply(inputs)
-        return outputs + self.bias.to(outputs.dtype)
+        return self.read_out(outputs + self.bias.to(outputs.dtype))
 
 
 class AnalogConv2d(AnalogLayer, nn.Conv2d):
@@ -163,10 +172,11 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
         if self.calibrating:
             for tiles, field in zip(self.tiles, fields, strict=True):
                 tiles.observe(field.reshape(-1, field.shape[-1]))
-            return self._conv_forward(input, self.weight, self.bias)
+            return self.read_out(self._conv_forward(input, self.weight, self.bias))
         outputs = torch.cat([self.multiply(field, index) for index, field in enumerate(fields)], dim=-1)
         if self.bias is not None:
             outputs = outputs + self.bias.to(outputs.dtype)
+        outputs = self.read_out(outputs)
         height, width = (self._size(padded.shape[2 + axis], axis) for axis in (0, 1))
         return outputs.transpose(1, 2).reshape(input.shape[0], -1, height, width)
 

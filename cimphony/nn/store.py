@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cimphony.chip import MODES, Chip, Mode, load_chip
 from cimphony.errors import DataError, StateError
+from cimphony.nn.acam import acam_state, restore_acams
 from cimphony.nn.architectures import model_class
 from cimphony.nn.attention import NAME, attention_layers
 from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, is_converted, program_
@@ -81,6 +82,7 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
     model.__dict__["_cimphony_digital"] = state["digital"]
     for layer in layers.values():
         _restore_ranges(layer, load_file(place / RANGES_FILE))
+    restore_acams(model, layers, state.get("acam", {"layers": {}, "passes": {}}))
     if state["seed"] is not None:
         program_(model, seed=state["seed"])
         if state["age"]:
@@ -117,6 +119,7 @@ def _state(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, Any]:
         "version": 1,
         "layers": {name: _fingerprint(layer) for name, layer in layers.items()},
         "digital": digital_layers(model),
+        "acam": acam_state(model, layers),
         "seed": programmed.seed if programmed else None if layers else seeds[0],
         "age": programmed.seconds if programmed else None,
     }

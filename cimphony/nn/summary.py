@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from cimphony.nn.acam import AcamActivation, acam_activations
 from cimphony.nn.attention import attention_layers
 from cimphony.nn.convert import analog_layers, digital_layers, matrix_shape
-from cimphony.nn.tiles import Tiles
+from cimphony.nn.layers import AnalogLayer
 from cimphony.units import format_count
 
 
@@ -52,11 +53,14 @@ def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     digital = digital_layers(model)
     layers, attention = analog_layers(model), attention_layers(model)
+    passes = {name: one for name, one in acam_activations(model).items() if one.done_by or one.readout}
     for name, module in model.named_modules():
         if name in layers:
-            rows.append(_analog_row(name, module, layers[name].tiles))
+            rows.append(_analog_row(name, module, layers[name]))
         elif name in digital:
             rows.append({"layer": name, "runs_on": "digital", "why": digital[name]})
+        elif name in passes:
+            rows.append(_pass_row(name, passes[name]))
         elif name in attention:
             rows.append({"layer": name, "runs_on": attention[name].unit_name, **attention[name].describe()})
         elif not layers and isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -70,8 +74,17 @@ def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
     return rows
 
 
-def _analog_row(name: str, module: nn.Module, tiles: list[Tiles]) -> dict[str, Any]:
-    first = tiles[0]
+def _pass_row(name: str, activation: AcamActivation) -> dict[str, Any]:
+    """An activation that ACAMs compute: behind a layer, or in a pass of its own."""
+    if activation.done_by is not None:
+        return {"layer": name, "runs_on": "acam", "why": f"held by the ACAMs of {activation.done_by}"}
+    assert activation.readout is not None
+    found = activation.readout.describe()
+    return {"layer": name, "runs_on": "acam", "why": f"a pass of its own, {found['bits']} bits", "acam": found}
+
+
+def _analog_row(name: str, module: nn.Module, layer: AnalogLayer) -> dict[str, Any]:
+    first = layer.tiles[0]
     rows, columns, groups = matrix_shape(module)
     return {
         "layer": name,
@@ -83,12 +96,13 @@ def _analog_row(name: str, module: nn.Module, tiles: list[Tiles]) -> dict[str, A
         "encoding": first.unit.encoding.model_dump(),
         "input": first.unit.input.model_dump(),
         **first.describe(),
+        **({} if layer.readout is None else {"acam": layer.readout.describe(), "blocks": len(first.blocks)}),
     }
 
 
 def _cells_of(row: dict[str, Any]) -> list[str]:
-    if row["runs_on"] == "digital":
-        return [row["layer"], "", f"digital: {row['why']}", *[""] * 6]
+    if "why" in row:
+        return [row["layer"], "", f"{row['runs_on']}: {row['why']}", *[""] * 6]
     if "attention" in row:
         return [row["layer"], *row["attention"]]
     parts = row.get("parts", [])
@@ -104,7 +118,7 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
         f"{coding['bits'] or 'no'} bits {coding['coding']}, by {coding['range']}{limit}"
         if coding["bits"]
         else "not quantised",
-        "; ".join(_converter(part) for part in parts),
+        _acam(row) if "acam" in row else "; ".join(_converter(part) for part in parts),
         "; ".join(dict.fromkeys(_device(part["device"]) for part in parts)),
         row["fidelity"],
         "; ".join(dict.fromkeys(part["kernel"] for part in parts)),
@@ -114,6 +128,13 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
 def _cells(part: dict[str, Any]) -> str:
     axis = "columns" if "columns" in part else "rows"
     return f"{part[axis]} {part['mode']} {axis} of {len(part['slices'])} slices"
+
+
+def _acam(row: dict[str, Any]) -> str:
+    acam = row["acam"]
+    noise = "exact" if acam["noise_scale"] is None else f"noise x {acam['noise_scale']:g}"
+    blocks = f", {row['blocks']} blocks added digitally" if row["blocks"] else ""
+    return f"ACAM of {acam['function']}, {acam['bits']} bits {acam['code']}, {acam['rows']} rows, {noise}{blocks}"
 
 
 def _converter(part: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cimphony.chip import Chip, CrossbarUnit, IdealDevice, Mode
+from cimphony.chip import Acam, Chip, CrossbarUnit, IdealDevice, Mode
 from cimphony.circuits import (
     Cells,
     continuous,
@@ -19,6 +19,7 @@ from cimphony.circuits import (
 )
 from cimphony.errors import DataError, StateError
 from cimphony.mapping import mode_columns, weight_slices
+from cimphony.nn.acam import Readout
 from cimphony.nn.programmed import Assignment, Programmed, merge
 from cimphony.random import NORMAL_BITS, Stream
 
@@ -37,6 +38,7 @@ class Tiles:
         self.programmed: Programmed | None = None
         self.tokens_read = 0
         self._sample: list[Tensor] | None = None
+        self.blocks: list[Readout] = []  # ACAMs of row blocks whose codes are added digitally; none: sums meet
 
     def use(self, chip: Chip) -> None:
         """Take the unit of this chip; cells are written anew by the next programming."""
@@ -80,6 +82,7 @@ class Tiles:
     def start_calibration(self) -> None:
         """Forget what was learned and begin to watch."""
         self.input_range, self.sum_range, self.programmed, self._sample = None, {}, None, []
+        self.blocks = []
 
     def finish_calibration(self, weight: Tensor) -> None:
         """Turn the sample into ranges. `weight` is [row, column]."""
@@ -92,8 +95,25 @@ class Tiles:
         if coding.quantile < 1:
             magnitudes = inputs.abs().flatten()
             self.input_range = float(magnitudes.kthvalue(max(1, round(coding.quantile * magnitudes.numel()))).values)
-        if self.unit.adc is not None and self.unit.adc.range == "calibrated":
-            self.sum_range = self._sum_ranges(inputs, weight, self.unit.adc.quantile)
+        converter, acam = self.unit.converter, self.unit.acam
+        if converter is not None and converter.range == "calibrated":
+            self.sum_range = self._sum_ranges(inputs, weight, converter.quantile)
+        self.blocks = []
+        if acam is not None and acam.partial_sums == "digital" and weight.shape[0] > self.unit.rows:
+            self.blocks = [
+                self._block_readout(acam, inputs, weight, block) for block in range(-(-len(weight) // self.unit.rows))
+            ]
+
+    def _block_readout(self, acam: Acam, inputs: Tensor, weight: Tensor, block: int) -> Readout:
+        """The ACAM behind a block of rows whose sum has a code of its own."""
+        rows = slice(block * self.unit.rows, (block + 1) * self.unit.rows)
+        made = Readout(acam, self.block_name(block))
+        made.observe(inputs[:, rows] @ weight[rows].detach().to("cpu", torch.float32))
+        return made
+
+    def block_name(self, block: int) -> str:
+        """Of the ACAMs behind a block of rows."""
+        return f"{self.layer}, block {block}"
 
     def abandon_calibration(self) -> None:
         """Forget a calibration that did not finish."""
@@ -132,6 +152,8 @@ class Tiles:
         first, *others = (self._hold(integers, scale, assignment, seed, one, seconds, weight.dtype) for one in names)
         held = replace(first, rewrites=rewrites, others=tuple(others))
         self.programmed = (merge(held) if self.unit.fidelity == "effective" else held).to(weight.device)
+        for readout in self.blocks:
+            readout.program(seed, rewrites)
         self.tokens_read = 0
 
     def _hold(
@@ -208,7 +230,8 @@ class Tiles:
         missing = []
         if self.unit.input.bits is not None and self.unit.input.range == "static" and self.input_range is None:
             missing.append(f"units.{self.unit_name}.input.range is static")
-        if self.unit.adc is not None and self.unit.adc.range == "calibrated" and not self.sum_range:
+        converter = self.unit.converter
+        if converter is not None and converter.range == "calibrated" and not self.sum_range:
             missing.append(f"units.{self.unit_name}.adc.range is calibrated")
         if missing:
             raise StateError(
@@ -224,15 +247,29 @@ class Tiles:
         assert programmed is not None
         _check_finite(inputs, self.layer)
         first, self.tokens_read = self.tokens_read, self.tokens_read + inputs.shape[0]
+        integers, scale = inputs, torch.ones((), dtype=inputs.dtype)
+        if self.unit.input.bits is not None:
+            integers, scale = quantise_inputs(inputs, self.unit.input, self.input_range)
+        if not self.blocks:
+            return self._product(integers, scale, programmed, first)
+        total = torch.zeros((), dtype=inputs.dtype)
+        for block, readout in enumerate(self.blocks):
+            rows = slice(block * self.unit.rows, (block + 1) * self.unit.rows)
+            part = torch.zeros_like(integers)
+            part[:, rows] = integers[:, rows]
+            total = total + readout(self._product(part, scale, programmed, first, f", block {block}"))
+        return total
+
+    def _product(self, integers: Tensor, scale: Tensor, programmed: Programmed, first: int, which: str = "") -> Tensor:
+        """Inputs [token, row] in whole numbers of `scale` through the cells; `which` rows, for the noise of a read."""
         if self.unit.fidelity == "effective":
-            return self._effective(inputs, programmed, first)
-        integers, input_scale = quantise_inputs(inputs, self.unit.input, self.input_range)
-        integers = integers.to(torch.int64)
-        outputs = self._read(integers, programmed, first) * programmed.scale
+            return self._effective(integers * scale, programmed, first, which)
+        whole = integers.to(torch.int64)
+        outputs = self._read(whole, programmed, first) * programmed.scale
         for other in programmed.others:
-            outputs += self._read(integers, other, first) * other.scale
+            outputs += self._read(whole, other, first) * other.scale
         outputs = outputs / (1 + len(programmed.others)) if programmed.others else outputs
-        return (outputs * input_scale.to(torch.float64)).to(inputs.dtype)
+        return (outputs * scale.to(torch.float64)).to(integers.dtype)
 
     def _read(self, integers: Tensor, programmed: Programmed, first: int) -> Tensor:
         """Input integers [token, row] through one copy of the cells, float64 [token, column] in weight units."""
@@ -253,17 +290,14 @@ class Tiles:
         split = assignment.axis == "row" and len(assignment.modes) > 1
         return inputs[:, assignment.modes[mode]] if split else inputs
 
-    def _effective(self, inputs: Tensor, programmed: Programmed, first: int) -> Tensor:
+    def _effective(self, inputs: Tensor, programmed: Programmed, first: int, which: str) -> Tensor:
         """One product with the effective weights; read noise as one normal for each output."""
-        if self.unit.input.bits is not None:
-            integers, scale = quantise_inputs(inputs, self.unit.input, self.input_range)
-            inputs = integers * scale
         outputs = inputs @ programmed.weights.to(inputs.dtype)
         if programmed.variance is None:
             return outputs
         variance = (inputs.to(torch.float64) ** 2) @ programmed.variance.to(torch.float64)
         tokens, columns = outputs.shape
-        drawn = Stream(programmed.seed, self.layer, "read, effective").normal(first * columns, tokens * columns)
+        drawn = Stream(programmed.seed, self.layer, f"read, effective{which}").normal(first * columns, tokens * columns)
         normal = torch.from_numpy(drawn).to(outputs.device, torch.float64).view(tokens, columns) * 2.0**-NORMAL_BITS
         return outputs + (variance.sqrt() * normal * programmed.scale).to(outputs.dtype)
 
