@@ -48,7 +48,8 @@ def switch_off(data: dict[str, Any], off: Collection[NonIdeality]) -> dict[str, 
     for unit in data["units"].values():
         if unit["kind"] == "crossbar":
             _switch(unit, _CROSSBAR, off)
-            thresholds = (unit["adc"] or {}).get("thresholds")
+            adc: dict[str, Any] = unit["adc"] or {}
+            thresholds: dict[str, Any] | None = adc.get("thresholds")
             devices: list[dict[str, Any]] = [*unit["cell"]["device"].values()]
             for device in devices + ([thresholds["device"]] if thresholds else []):
                 for name in off:

@@ -28,7 +28,7 @@ class DigitalAttention(nn.Module):
         assert isinstance(unit, NorPimUnit)
         assert unit.attention is not None
         self.chip, self.unit_name, self.layer, self.unit, self.operands = chip, unit_name, layer, unit, unit.attention
-        self.half = isinstance(special, SpecialFunctionUnit) and special.bits == 16
+        self.rounds_to_half = isinstance(special, SpecialFunctionUnit) and special.bits == 16
         self.heads, self.size = heads, size
         self.seed = 0
 
@@ -64,7 +64,7 @@ class DigitalAttention(nn.Module):
 
     def _softmax(self, scores: Tensor) -> Tensor:
         """Every step of the special-function unit rounded to FP16: largest, difference, exponential, sum, quotient."""
-        if not self.half:
+        if not self.rounds_to_half:
             return scores.softmax(dim=-1)
         scores = _half(scores.clamp(min=-65504.0))
         grown = _half(_half(scores - scores.amax(dim=-1, keepdim=True)).exp())
@@ -75,8 +75,8 @@ class DigitalAttention(nn.Module):
         operands = self.operands
         cells = [
             f"{self.heads} heads of {self.size}", self.unit_name, f"{self.unit.bits}-bit K and V, a {operands.range}",
-            f"{self.unit.bits}-bit Q, {operands.probability_bits}-bit softmax", f"FP{16 if self.half else 64} softmax",
-            "digital", "exact", "reference",
+            f"{self.unit.bits}-bit Q, {operands.probability_bits}-bit softmax",
+            f"FP{16 if self.rounds_to_half else 64} softmax", "digital", "exact", "reference",
         ]  # fmt: skip
         return {"kind": self.unit.kind, "seed": self.seed, **operands.model_dump(), "attention": cells}
 
