@@ -106,6 +106,17 @@ def test_run_with_one_non_ideality(tmp_path):
     assert {point["value"] for point in digital["points"]} == {digital["points"][0]["value"]}
 
 
+def test_run_a_task(tmp_path):
+    (tmp_path / "words.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' * 3)
+    arguments = ("--chip", "pcm-256", "--tasks", "words.jsonl", "--seeds", "1", "--out", "out", "--limit", "2")
+    table = run("run", "demo", *arguments, "--fidelity", "effective")
+    assert "Accuracy on words, direct" in table
+    record = read_record("out/pcm-256-words.json")
+    assert record.settings["questions"] == 2
+    assert {*record.results["points"][0]["details"]} == {"accuracy", "length", "truncated", "malformed"}
+    assert "chat template" in run("run", "demo", *arguments, "--mode", "thinking", code=1)
+
+
 def test_demo_from_start_to_report(tmp_path):
     printed = run("demo", "--seeds", "1", "--max-tokens", "64")
     for words in ("digital", "hyflexpim", "pcm-256", "gpu-h100", "1 day", "exact", "effective", "Report: runs/demo/"):
@@ -125,6 +136,7 @@ def test_demo_from_start_to_report(tmp_path):
         ("run demo --chip ideal --data missing.txt", "is not a file"),
         ("run gpt2 --chip ideal", "shape only"),
         ("run demo --chip ideal --chip ideal", "two chips are named 'ideal'"),
+        ("run demo --chip ideal --tasks missing.jsonl", "cannot be read"),
         ("run demo --chip ideal --only noise", "choose from programming, read"),
         ("report missing.json", "cannot be read"),
         ("reproduce nothing", "choose one of"),

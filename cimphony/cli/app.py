@@ -4,7 +4,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,6 +38,13 @@ app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`"
 app.add_typer(adapt_app, name="adapt")
 
 NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
+
+
+class Mode(StrEnum):
+    """How a task is asked."""
+
+    direct = "direct"
+    thinking = "thinking"
 
 
 class Fidelity(StrEnum):
@@ -100,7 +107,8 @@ def demo(
 
 @app.command(
     epilog="Examples: `cimphony run demo --chip pcm-256 --age 1d --seeds 5`; "
-    "`cimphony run ./my-llama --chip mine.yaml --data notes.txt --exclude lm_head`"
+    "`cimphony run ./my-llama --chip mine.yaml --data notes.txt --exclude lm_head`; "
+    "`cimphony run ./my-qwen3 --chip pcm-256 --tasks gsm8k --limit 100 --mode thinking --only programming`"
 )
 def run(
     model: ModelName,
@@ -120,6 +128,19 @@ def run(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="layers that stay digital; * is a wildcard; repeatable")
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="instead of perplexity: a .jsonl file of prompts and answers, an lm-eval task, or a folder of such "
+            "tasks (pip install 'cimphony[lm-eval]'); repeat it for more",
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="tasks: ask for the answer at once, or let the model think first")
+    ] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="tasks: demonstrations before each question")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="tasks: only so many questions of each")] = None,
     only: Annotated[str | None, typer.Option(metavar="NAMES", help=f"switch everything else off: {NAMES}")] = None,
     without: Annotated[
         str | None, typer.Option(metavar="NAMES", help="switch these off, for example read,drift")
@@ -129,7 +150,7 @@ def run(
         Path | None, typer.Option(metavar="FOLDER", help="where records and report go; default runs/MODEL")
     ] = None,
 ) -> None:
-    """Does the model still work? Perplexity, digital and on simulated chips, mean and spread over chip seeds.
+    """Does the model still work? Perplexity or tasks, digital and on simulated chips, mean and spread over chip seeds.
 
     Records are written after every point. The same command goes on where an interrupted one stopped, and a larger
     --seeds or another --age adds to what is there.
@@ -138,10 +159,12 @@ def run(
     ages = sorted({0.0, *(parse_seconds(one) for one in age or ())})
     fidelities = {None: [None], Fidelity.both: ["exact", "effective"]}.get(fidelity) or [str(fidelity)]
     folder = out or Path("runs") / (Path(model).name or "model")
-    records = runs.evaluate(
-        model, chips, data, folder,
-        seeds=seeds, ages=ages, fidelities=fidelities, exclude=exclude or (), max_tokens=max_tokens,
-    )  # fmt: skip
+    population: dict[str, Any] = {"seeds": seeds, "ages": ages, "fidelities": fidelities, "exclude": exclude or ()}
+    if tasks:
+        asking = {"mode": mode and str(mode), "shots": shots, "limit": limit}
+        records = runs.ask(model, chips, tasks, folder, asking, **population)
+    else:
+        records = runs.evaluate(model, chips, data, folder, max_tokens=max_tokens, **population)
     _finish(records, folder / "report.html", None)
 
 

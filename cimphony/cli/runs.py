@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from cimphony.chip import NON_IDEALITIES, Chip
 from cimphony.chip.switches import check_names
@@ -56,6 +57,64 @@ def evaluate(
             )
             for chip, path in zip(chips, paths, strict=True)
         ]
+
+
+def ask(
+    model_name: str,
+    chips: Sequence[Chip],
+    tasks: Sequence[str],
+    folder: Path,
+    asking: dict[str, Any],
+    *,
+    seeds: int,
+    **population: Any,
+) -> list[Record]:
+    """Tasks with an answer, digital and on every chip: a record for each task and chip, in `folder`.
+
+    Args:
+        tasks: .jsonl files of prompts and answers; else names, files or folders of lm-eval.
+        asking: `mode`, `shots` and `limit`, None where the task decides.
+        population: what else `evaluate_chips` takes.
+    """
+    from cimphony.evaluate import load_model
+    from cimphony.evaluate.tasks import load_task
+
+    paths = _record_paths(chips, folder)
+    found: dict[str, Any] = {}
+    for spec in tasks:
+        if spec.endswith(".jsonl"):
+            task = load_task(spec).head(asking["limit"])
+            found[task.name] = task
+        else:
+            from cimphony.evaluate.harness import harness_tasks
+
+            found |= harness_tasks(spec)
+    model, tokenizer = load_model(model_name)
+    population |= {"seeds": range(seeds), "settings": {"name": model_name}}
+    with keeping(folder):
+        return [
+            _ask(model, tokenizer, name, task, chip, asking, population | {"record_path": _beside(path, name)})
+            for name, task in found.items()
+            for chip, path in zip(chips, paths, strict=True)
+        ]
+
+
+def _ask(
+    model: Any, tokenizer: Any, name: str, task: Any, chip: Chip, asking: dict[str, Any], population: dict[str, Any]
+) -> Record:
+    from cimphony.evaluate.generation import evaluate_generation
+    from cimphony.evaluate.tasks import Task
+
+    if not isinstance(task, Task):
+        from cimphony.evaluate.harness import evaluate_harness
+
+        return evaluate_harness(model, tokenizer, name, chip, loaded=task, **asking, **population)
+    given = {"mode": asking["mode"] or "direct", "shots": asking["shots"] or 0}
+    return evaluate_generation(model, tokenizer, task, chip, **given, **population)
+
+
+def _beside(path: Path, task: str) -> Path:
+    return path.with_name(path.stem + "-" + re.sub(r"[^\w.-]+", "-", task) + ".json")
 
 
 def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int, batch: int) -> Record:

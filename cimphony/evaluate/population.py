@@ -27,7 +27,7 @@ _GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its 
 
 def evaluate_chips(
     model: nn.Module,
-    metric: Callable[[nn.Module], float],
+    metric: Callable[[nn.Module], float | Mapping[str, float]],
     chip: Chip,
     *,
     seeds: Sequence[int],
@@ -45,7 +45,8 @@ def evaluate_chips(
     """Measure a model digitally, then on every chip of a population. It comes back digital, bit for bit.
 
     Args:
-        model: a digital model; `metric(model)` gives one finite number.
+        model: a digital model; `metric(model)` gives one finite number, or several by name: the first is the value
+            of a point, all are its `details`.
         seeds: one manufactured chip each.
         ages: seconds since programming.
         fidelities: `exact` or `effective`; None: the chip's own.
@@ -75,13 +76,13 @@ def evaluate_chips(
     on_chips = _aged_chips(model, chip, todo, calibration, placing)
     with progress_bar(chip.name, len(todo) + 1, progress) as advance, closing(on_chips):
         if run.digital is None:
-            run.digital = _finite(metric(model), "the digital model")
+            run.digital = _measured(metric(model), "the digital model")
             run.save()
         advance()
         for fidelity, seed, age in on_chips:
             run.add_layers(summary_rows(model))
             where = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
-            run.points[fidelity, seed, age] = _finite(metric(model), where)
+            run.points[fidelity, seed, age] = _measured(metric(model), where)
             run.save()
             advance()
     return run.save(complete=True)
@@ -128,8 +129,8 @@ class _Run:
         settings = json.loads(json.dumps(settings, default=str))
         self.path = path
         self.record = new_record("evaluation", title, settings=settings, chip=chip.model_dump(mode="json"))
-        self.points: dict[tuple[str, int, float], float] = {}
-        self.digital: float | None = None
+        self.points: dict[tuple[str, int, float], dict[str, Any]] = {}  # value, and details where there are any
+        self.digital: dict[str, Any] | None = None
         self.before = 0.0  # seconds spent by earlier runs
         self.start = time.perf_counter()
         if path is not None and Path(path).exists():
@@ -141,10 +142,11 @@ class _Run:
                 f"record {str(self.path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
                 "Give another record_path, or remove the file to start anew"
             )
-        self.digital, self.before = old.results.get("digital"), old.duration
-        self.points = {
-            (one["fidelity"], one["seed"], one["age"]): one["value"] for one in old.results.get("points", [])
-        }
+        self.before = old.duration
+        if old.results.get("digital") is not None:
+            self.digital = _found(old.results["digital"], old.results.get("digital_details"))
+        for one in old.results.get("points", []):
+            self.points[one["fidelity"], one["seed"], one["age"]] = _found(one["value"], one.get("details"))
         self.record = self.record.model_copy(update={"created": old.created, "layers": old.layers})
 
     def add_layers(self, rows: list[dict[str, Any]]) -> None:
@@ -160,15 +162,16 @@ class _Run:
     def save(self, complete: bool = False) -> Record:
         """Write the record as it stands now."""
         points = [
-            {"seed": seed, "age": age, "fidelity": kind, "value": value}
-            for (kind, seed, age), value in self.points.items()
+            {"seed": seed, "age": age, "fidelity": kind, **found} for (kind, seed, age), found in self.points.items()
         ]
         results = {
             "metric": self.record.settings["metric"],
-            "digital": self.digital,
+            "digital": self.digital and self.digital["value"],
             "points": points,
             "groups": _groups(points),
         }
+        if self.digital and "details" in self.digital:
+            results["digital_details"] = self.digital["details"]
         duration = self.before + time.perf_counter() - self.start
         self.record = self.record.model_copy(update={"results": results, "duration": duration, "complete": complete})
         if self.path is not None:
@@ -217,10 +220,21 @@ def _with_fidelity(chip: Chip, fidelity: str) -> Chip:
     return chip.replace({f"units.{chip.policy['static_matmul']}.fidelity": fidelity})
 
 
-def _finite(value: Any, where: str) -> float:
-    if not math.isfinite(value):
-        raise DataError(f"the metric gives {value} on {where}; it must be a finite number")
-    return float(value)
+def _measured(given: float | Mapping[str, float], where: str) -> dict[str, Any]:
+    """The value of a metric, with all its numbers by name where it gives several."""
+    if isinstance(given, Mapping):
+        details = {name: float(one) for name, one in given.items()}
+        value = next(iter(details.values()))
+    else:
+        details, value = None, float(given)
+    for one in (value, *(details or {}).values()):
+        if not math.isfinite(one):
+            raise DataError(f"the metric gives {one} on {where}; it must be a finite number")
+    return _found(value, details)
+
+
+def _found(value: float, details: dict[str, float] | None) -> dict[str, Any]:
+    return {"value": value} if details is None else {"value": value, "details": details}
 
 
 def identity(model: nn.Module) -> dict[str, str]:
