@@ -107,7 +107,7 @@ def test_run_with_one_non_ideality(tmp_path):
 
 
 def test_run_a_task(tmp_path):
-    (tmp_path / "words.jsonl").write_text('{"prompt": "a", "answer": "b"}\n' * 3)
+    (tmp_path / "words.jsonl").write_text('{"max_new_tokens": 8}\n' + '{"prompt": "a", "answer": "b"}\n' * 3)
     arguments = ("--chip", "pcm-256", "--tasks", "words.jsonl", "--seeds", "1", "--out", "out", "--limit", "2")
     table = run("run", "demo", *arguments, "--fidelity", "effective")
     assert "Accuracy on words, direct" in table
