@@ -1,14 +1,18 @@
 """Reports: one self-contained page that says what the records say, and nothing a record smuggles in."""
 
+import base64
+import io
 import re
 
 import pytest
+from PIL import Image
 
 from cimphony.chip import load_chip
 from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record, write_record
 from cimphony.report import accuracy_table, cost_table, render_report, write_report
+from cimphony.report.html import grey_image
 from cimphony.report.layers import layers_table
 from cimphony.report.words import against, age_words, factor, quantity, spread
 from cimphony.workload import Operation, Workload
@@ -93,6 +97,15 @@ def test_names_are_text_everywhere():
     assert NASTY not in page
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in page
     assert page.count("</script>") == 3
+
+
+def test_pictures_are_inside_the_page():
+    found = re.search(
+        r'<img src="data:image/png;base64,([^"]+)" alt="a &lt; b">', grey_image([[0, 128], [255, 7]], "a < b")
+    )
+    assert found
+    image = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    assert (image.mode, list(image.tobytes())) == ("L", [0, 128, 255, 7])
 
 
 def test_written_atomically_and_again(tmp_path):

@@ -15,7 +15,7 @@ from cimphony.report.figures import (
     placement_figure,
     share_figure,
 )
-from cimphony.report.html import Html, bullets, element, fold, pairs, table
+from cimphony.report.html import Html, bullets, element, fold, grey_image, pairs, table
 from cimphony.report.layers import layers_table
 from cimphony.report.study import Study, columns, failures_table, front_table
 from cimphony.report.tables import (
@@ -200,6 +200,8 @@ def claims(record: Record, figures: Figures) -> Html:
             f"Figure {one['figure']} drawn again",
             f"Figure {one['figure']}: {one['title']}",
         )
+        if "series" in one
+        else gallery(one)
         for one in results.get("figures", [])
     ]
     moved = results.get("sensitivity")
@@ -208,6 +210,16 @@ def claims(record: Record, figures: Figures) -> Html:
     meanings = [(name.capitalize(), meaning) for name, meaning in results.get("statuses", {}).items()]
     return section(record.title, pairs(counts), table(claims_table(results)), element("div", drawn, class_="panels"),
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
+
+
+def gallery(drawn: dict[str, Any]) -> Html:
+    """Pictures side by side, each with its name below."""
+    images = [
+        element("figure", grey_image(one["rows"], one["name"]), element("figcaption", one["name"]))
+        for one in drawn["pictures"]
+    ]
+    caption = element("figcaption", f"Figure {drawn['figure']}: {drawn['title']}")
+    return element("figure", element("div", images, class_="gallery"), caption, class_="across")
 
 
 def study(found: Study) -> Html:

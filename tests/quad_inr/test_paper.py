@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from cimphony.papers import paper_names, quad_inr, reproduce
 
@@ -15,7 +16,20 @@ def test_claims_without_yosys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdicts["harmonic-1"] == verdicts["spectrum"] == "reproduced"
     assert verdicts["harmonic-3"] == "not reproduced"  # the printed number is the second harmonic's
     assert verdicts["resources-logic"] == verdicts["area"] == "not derivable"
-    assert [one["title"] for one in record.results["figures"]] == ["The activation", "Tangent kernel"]
+    titles = [one["title"] for one in record.results["figures"]]
+    assert titles[:2] == ["The activation", "Tangent kernel"]
+
+
+def test_fitted_pictures_stand_beside_the_original() -> None:
+    pytest.importorskip("skimage")
+    (drawn,) = quad_inr.fitted(size=12, steps=20)
+    names = [one["name"] for one in drawn["pictures"]]
+    assert names[0] == "original"
+    assert [name.split(",")[0] for name in names[1:]] == list(quad_inr.RATES)
+    truth, *ours = (torch.tensor(one["rows"]) for one in drawn["pictures"])
+    for name, picture in zip(names[1:], ours, strict=True):
+        measured = quad_inr.quad_inr.psnr(picture / 255, truth / 255)
+        assert measured == pytest.approx(float(name.split(", ")[1].removesuffix(" dB")), abs=0.1)  # 8 bits of grey
 
 
 def test_a_reduction_is_one_minus_a_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
