@@ -35,7 +35,7 @@ GRIDS = {
             rates=(0.0, 0.1, 0.5, 1.0),
         )
     ],
-    "released": [Grid(noises=("released",), stages=TUNED, ways=("gradient",), rates=(0.0, 0.1))],
+    "released": [Grid(noises=("released",), stages=TUNED, ways=("gradient",), rates=(0.0, 0.05, 0.1))],
     "random": [Grid(noises=("ber-4.04",), stages=TUNED, ways=("random",), rates=(0.1,))],
     "inputs": [
         Grid(noises=("ber-4.04",), stages=TUNED, ways=("sensitivity",), rates=(0.5, 1.0), variant=one)

@@ -14,7 +14,11 @@ from cimphony.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "index.md", ROOT / "docs" / "architecture.md"]
-SMALL = {"demo": "--seeds 1 --max-tokens 64", "run": "--seeds 1 --max-tokens 64"}
+SMALL = {
+    "demo": "--seeds 1 --max-tokens 64",
+    "run": "--seeds 1 --max-tokens 64",
+    "adapt": "--seeds 1 --max-tokens 1024",
+}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -26,14 +30,31 @@ def commands() -> list[str]:
     return [line for page in PAGES for block in blocks(page, "sh") for line in block.splitlines() if line.strip()]
 
 
-def test_python_block(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (code,) = blocks(PAGES[0], "python")
-    exec(compile(code, "README.md", "exec"), {})
-    printed = capsys.readouterr().out
+@pytest.fixture
+def printed_by(tmp_path, monkeypatch, capsys):
+    """What the n-th Python block of the README prints."""
+
+    def run(number: int) -> str:
+        monkeypatch.chdir(tmp_path)
+        exec(compile(blocks(PAGES[0], "python")[number], "README.md", "exec"), {})
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_first_example(printed_by):
+    printed = printed_by(0)
     digital, analog = (float(value) for value in re.findall(r"(?:digital|analog): ([\d.]+)", printed))
     assert 1 < digital < analog < 1.5 * digital
     assert "The with statement" in printed
+
+
+def test_second_example(printed_by):
+    """Short, and more ranks in reliable cells bring the digital model back."""
+    assert len([line for line in blocks(PAGES[0], "python")[1].splitlines() if line.strip()]) <= 20
+    digital, none, tenth, half, every = (float(value) for value in re.findall(r": ([\d.]+)", printed_by(1)))
+    assert digital < half < tenth < none
+    assert abs(every - digital) < 0.05 * digital
 
 
 def test_commands(tmp_path, monkeypatch):
@@ -49,7 +70,7 @@ def test_commands(tmp_path, monkeypatch):
         result = CliRunner().invoke(app, expanded)
         assert result.exit_code == 0, f"{line}: {result.output}"
         seen.add(arguments[0])
-    assert seen == {"demo", "run", "cost", "chips", "reproduce", "report", "validate"}
+    assert seen == {"adapt", "demo", "run", "cost", "chips", "reproduce", "report", "validate"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -120,19 +120,20 @@ class Study:
         return model.eval()
 
     def row_gradients(self) -> dict[str, Tensor]:
-        """Mean over batches of the sum of |dL/dw| in every row of every weight, by layer, without SVD."""
+        """Sum over batches of |dL/dw| in every row (output) of every weight that SVD would take, by layer."""
         model = self.dense().train()
-        layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
-        sums = {name: torch.zeros(layer.out_features) for name, layer in layers.items()}
+        weights = {name: weight for name, (weight, _) in self._layers(model).items()}
+        sums = {name: torch.zeros(len(weight)) for name, weight in weights.items()}
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             for batch in _Epochs(self.task, 1, whole=False):
                 model.zero_grad()
                 model(**batch).loss.backward()
-                for name, layer in layers.items():
-                    if layer.weight.grad is not None:
-                        sums[name] += layer.weight.grad.abs().sum(dim=1)
-        return {name: total for name, total in sums.items() if bool(total.any())}
+                for name, weight in weights.items():
+                    own = cast("nn.Parameter", model.get_submodule(name).weight)
+                    assert own.grad is not None
+                    sums[name] += own.grad.abs().sum(dim=1 if own is weight else 0)  # Conv1D holds [in, out]
+        return sums
 
     def settings(self) -> dict[str, Any]:
         """Everything needed to run it again."""
