@@ -1,0 +1,321 @@
+"""HaLoRA: low-rank adapters that are trained to bear the noise of the memory below them.
+
+Wu et al., arXiv 2502.19747. Pretrained weights sit in noisy RRAM, the low-rank branch in exact SRAM. Every step draws
+new noise for the RRAM, trains the branch alone, and adds mu * (||A A^T|| + ||B^T B||) to the loss: one step changes
+B A by eta (B B^T G + G A^T A) to first order, so that bracket bounds how far noise in the gradient G pulls the adapter
+off its ideal path. The paper's norm, mu, rank and scale of sigma are not public; they are options here.
+
+    cim.convert_(model, chip); cim.program_(model)          # model is PEFT's, chip for example hybrid-rram-sram
+    trainer = Trainer(model, ..., callbacks=[HaloraCallback(mu=1e-4)])      # or
+    fit_(model, batches, steps=300, mu=1e-4)                # the same as a plain function
+"""
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from cimphony.chip import Chip
+from cimphony.errors import DataError, StateError
+from cimphony.nn import AnalogLayer, analog_layers, convert_, is_converted, program_, restore_
+from cimphony.nn.adapters import adapter_names, lora_layers
+from cimphony.record import Record, new_record, read_record, write_record
+
+Norm = Literal["frobenius", "spectral"]
+_ORDERS: dict[Norm, Any] = {"frobenius": "fro", "spectral": 2}
+# the ablation: whether noise is drawn, whether the adapter is regularised
+VARIANTS: dict[str, tuple[bool, bool]] = {
+    "LoRA": (False, False),
+    "noise": (True, False),
+    "regulariser": (False, True),
+    "HaLoRA": (True, True),
+}
+
+
+def factors(model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    """A [rank, in] and B [out, rank] of every active adapter, unscaled, as PEFT keeps them.
+
+    Raises DataError for a model without LoRA layers.
+    """
+    layers = lora_layers(model)
+    if not layers:
+        raise DataError("the model has no LoRA layers; peft.get_peft_model(model, LoraConfig(...)) comes first")
+    for module in layers.values():
+        left, right = module.get_submodule("lora_A"), module.get_submodule("lora_B")
+        for adapter in module.active_adapters:  # type: ignore[union-attr]
+            if adapter in left._modules:
+                a, b = left.get_submodule(adapter).weight, right.get_submodule(adapter).weight
+                assert isinstance(a, Tensor)
+                assert isinstance(b, Tensor)
+                yield a.flatten(1), b.flatten(1)
+
+
+def regulariser(model: nn.Module, norm: Norm = "frobenius") -> Tensor:
+    """The sum of ||A A^T|| + ||B^T B|| over all adapted layers: both are [rank, rank], so it costs next to nothing.
+
+    Args:
+        norm: "spectral" is the tight bound; "frobenius" is never below it, and smooth.
+    """
+    if norm not in _ORDERS:
+        raise DataError(f"norm = {norm!r} is not known; choose one of {', '.join(_ORDERS)}")
+    order = _ORDERS[norm]
+    terms = [
+        torch.linalg.matrix_norm(a @ a.T, ord=order) + torch.linalg.matrix_norm(b.T @ b, ord=order)
+        for a, b in factors(model)
+    ]
+    return torch.stack(terms).sum()
+
+
+def redraw_(model: nn.Module, seed: int, step: int) -> nn.Module:
+    """Write the base weights into cells anew: the chip of one training step, which no evaluation seed ever gives.
+
+    Adapters keep what they hold. Raises StateError where the base is not on a chip.
+    """
+    for layer in base_layers(model):
+        held = layer.tiles[0].programmed
+        layer.program(seed=training_seed(seed, step), seconds=held.seconds if held else 0.0)
+    return model
+
+
+def training_seed(seed: int, step: int) -> int:
+    """The chip of a training step, 2^62 to 2^63 - 1: evaluation takes small seeds."""
+    digest = hashlib.blake2b(f"halora {seed} {step}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 2 | 1 << 62
+
+
+def base_layers(model: nn.Module) -> list[AnalogLayer]:
+    """The layers on the chip that are not adapters."""
+    if not is_converted(model):
+        raise StateError("HaLoRA draws the chip's noise: cim.convert_(model, chip) comes first, or set noise=False")
+    adapters = adapter_names(model)
+    return [layer for name, layer in analog_layers(model).items() if name not in adapters]
+
+
+def fit_(
+    model: nn.Module,
+    batches: Callable[[int], Any],
+    steps: int,
+    *,
+    lr: float = 1e-3,
+    noise: bool = True,
+    mu: float = 1e-4,
+    norm: Norm = "frobenius",
+    seed: int = 0,
+    loss: Callable[[nn.Module, Any], Tensor] | None = None,
+    clip: float | None = 1.0,
+) -> list[float]:
+    """Train the adapters of a model of PEFT's with AdamW, in place; returns the task loss of every step.
+
+    Args:
+        batches: step to batch.
+        noise: draw the base's cells anew in every step; False leaves them as they are, or the model digital.
+        mu: weight of the regulariser; 0 for none.
+        seed: of the chips of training; what the model draws itself (dropout) comes from torch.
+        loss: of a model and a batch; None takes `model(**batch).loss`.
+        clip: largest norm of the gradient; None for no limit.
+
+    The cells hold afterwards what they held before. Raises DataError for a loss that is not finite.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
+    training, losses, before = model.training, list[float](), _programmed(model)
+    model.train()
+    try:
+        for step in range(steps):
+            if noise:
+                redraw_(model, seed, step)
+            optimiser.zero_grad()
+            value = _own_loss(model, batches(step)) if loss is None else loss(model, batches(step))
+            losses.append(float(value.detach()))
+            if not math.isfinite(losses[-1]):
+                raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g} or the chip's noise")
+            (value + mu * regulariser(model, norm) if mu else value).backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(trained, clip)
+            optimiser.step()
+    finally:
+        optimiser.zero_grad()
+        model.train(training)
+        _put_back(before)
+    return losses
+
+
+def _own_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    found = model(**batch).loss
+    if found is None:
+        raise DataError("the model gives no loss: add labels to the batch, or pass loss=lambda model, batch: ...")
+    return found
+
+
+def _programmed(model: nn.Module) -> list[tuple[Any, Any]]:
+    layers = base_layers(model) if is_converted(model) else []
+    return [(tiles, tiles.programmed) for layer in layers for tiles in layer.tiles]
+
+
+def _put_back(before: list[tuple[Any, Any]]) -> None:
+    for tiles, programmed in before:
+        tiles.programmed = programmed
+
+
+class HaloraCallback(TrainerCallback):
+    """HaLoRA in a transformers Trainer, or any trainer that takes its callbacks.
+
+    New noise for every optimiser step; the gradient of the regulariser joins the others just before the step, after
+    clipping. At the end the cells hold what they held before.
+
+    Args: as `fit_`.
+    """
+
+    def __init__(self, *, noise: bool = True, mu: float = 1e-4, norm: Norm = "frobenius", seed: int = 0) -> None:
+        self.noise, self.mu, self.seed = noise, mu, seed
+        self.norm: Norm = norm
+        self._before: list[tuple[Any, Any]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the chip."""
+        if self.noise:
+            base_layers(kwargs["model"])
+        self._before = _programmed(kwargs["model"])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Another chip."""
+        if self.noise:
+            redraw_(kwargs["model"], self.seed, state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Add the gradient of mu times the regulariser."""
+        if self.mu:
+            (self.mu * regulariser(kwargs["model"], self.norm)).backward()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The chip as it was."""
+        _put_back(self._before)
+
+
+def ablation(
+    make: Callable[[], nn.Module],
+    chip: Chip,
+    batches: Callable[[int], Any],
+    steps: int,
+    metric: Callable[[nn.Module], float],
+    *,
+    levels: Mapping[str, Chip],
+    seeds: Sequence[int],
+    variants: Sequence[str] = tuple(VARIANTS),
+    mu: float = 1e-4,
+    seed: int = 0,
+    include: Sequence[str] = ("*",),
+    settings: Mapping[str, Any] | None = None,
+    record_path: str | Path | None = None,
+    **fit: Any,
+) -> Record:
+    """Where the gain comes from: plain LoRA, with noise, with the regulariser, with both, on the same chips.
+
+    Args:
+        make: gives the digital model of PEFT's as it is before training, the same each time.
+        chip: trained on; variants without noise train on the same chip with ideal cells.
+        metric: of a programmed model, one number.
+        levels: chips to measure on, by name; every one with every seed.
+        include: what goes on the chip, as in `convert_`.
+        record_path: rewritten after every number; trained adapters are kept beside it and a stopped run goes on.
+        fit: further options of `fit_`.
+
+    Returns a study record; `results["rows"]` has mean, sd, min and max over chips for each variant and level.
+    """
+    known = {**(settings or {}), "steps": steps, "mu": mu, "seed": seed, "include": [*include], **fit}
+    run = _Ablation(known, chip, Path(record_path) if record_path else None)
+    for name in variants:
+        todo = [(level, one) for level in levels for one in seeds if (name, level, one) not in run.points]
+        if not todo:
+            continue
+        model = _trained(make, chip, name, batches, steps, include, run, {**fit, "mu": mu, "seed": seed})
+        for level, group in groupby(todo, key=itemgetter(0)):
+            convert_(model, levels[level], include=include)
+            for _, one in group:
+                run.points[name, level, one] = float(metric(program_(model, seed=one)))
+                run.save()
+            restore_(model)
+    return run.save(complete=True)
+
+
+def _trained(
+    make: Callable[[], nn.Module],
+    chip: Chip,
+    variant: str,
+    batches: Callable[[int], Any],
+    steps: int,
+    include: Sequence[str],
+    run: "_Ablation",
+    options: dict[str, Any],
+) -> nn.Module:
+    """The digital model with its adapters trained in one variant."""
+    noise, regularised = VARIANTS[variant]
+    model, kept = make(), run.kept(variant)
+    if kept is not None and kept.is_file():
+        model.load_state_dict(load_file(kept), strict=False)
+        return model.eval()
+    clean = chip.replace({f"units.{chip.policy['static_matmul']}.cell.device": {"kind": "ideal"}})
+    program_(convert_(model, chip if noise else clean, include=include))
+    with torch.random.fork_rng():
+        torch.manual_seed(options["seed"])  # dropout
+        run.losses[variant] = fit_(
+            model, batches, steps, **options | {"noise": noise, "mu": options["mu"] * regularised}
+        )
+    restore_(model)
+    trained = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
+    run.regulariser[variant] = float(regulariser(model).detach())
+    if kept is not None:
+        save_file(trained, kept)
+    return model.eval()
+
+
+class _Ablation:
+    """Measured points and the record they make."""
+
+    def __init__(self, settings: dict[str, Any], chip: Chip, path: Path | None) -> None:
+        plain = json.loads(json.dumps({"settings": settings, "chip": chip.model_dump(mode="json")}, default=str))
+        self.record, self.path = new_record("study", "HaLoRA: where the gain comes from", **plain), path
+        self.points: dict[tuple[str, str, int], float] = {}
+        self.losses: dict[str, list[float]] = {}
+        self.regulariser: dict[str, float] = {}
+        self.start, self.before = time.perf_counter(), 0.0
+        if path is not None and path.exists():
+            old = read_record(path)
+            if old.settings != self.record.settings or old.chip != self.record.chip:
+                raise DataError(f"record {str(path)!r} is of another run; give another path, or remove the file")
+            self.before = old.duration
+            self.points = {(one["variant"], one["level"], one["seed"]): one["value"] for one in old.results["points"]}
+            self.losses, self.regulariser = old.results["losses"], old.results["regulariser"]
+
+    def kept(self, variant: str) -> Path | None:
+        """Where trained adapters are kept."""
+        return None if self.path is None else self.path.with_suffix(f".{variant}.safetensors")
+
+    def save(self, complete: bool = False) -> Record:
+        """The record as it stands, written where a path was given."""
+        points = [{"variant": v, "level": level, "seed": s, "value": x} for (v, level, s), x in self.points.items()]
+        groups: dict[tuple[str, str], list[float]] = {}
+        for (variant, level, _), value in self.points.items():
+            groups.setdefault((variant, level), []).append(value)
+        rows = [
+            {"variant": variant, "level": level, "chips": len(values), "mean": statistics.fmean(values),
+             "sd": statistics.stdev(values) if len(values) > 1 else None, "min": min(values), "max": max(values)}
+            for (variant, level), values in groups.items()
+        ]  # fmt: skip
+        results = {"rows": rows, "points": points, "losses": self.losses, "regulariser": self.regulariser}
+        spent = self.before + time.perf_counter() - self.start
+        record = self.record.model_copy(update={"results": results, "duration": spent, "complete": complete})
+        if self.path is not None:
+            write_record(record, self.path)
+        return record
