@@ -26,10 +26,20 @@ WEIGHTS_ALONE = {"units.rram.encoding.bits": None, "units.rram.input.bits": None
 BASE = cim.load_chip("hybrid-rram-sram").replace(WEIGHTS_ALONE)
 LEVELS = {"shakespeare": (0.05, 0.1, 0.15, 0.2), "sst2": (0.02, 0.04, 0.06, 0.08)}
 TRAINED_AT = {"shakespeare": 0.1, "sst2": 0.04}
+# the demo's five layers have equal shapes: attention 5 parts of 15, mlp 10; each of these stores 30 parts more
+PLACEMENTS = {
+    "everything, 3 copies": {"*": 3},
+    "shallow (layers 0, 1), 6 copies": {"*.h.0.*": 6, "*.h.1.*": 6},
+    "middle (layer 2), 11 copies": {"*.h.2.*": 11},
+    "deep (layers 3, 4), 6 copies": {"*.h.3.*": 6, "*.h.4.*": 6},
+    "attention, 7 copies": {"*.attn.*": 7},
+    "mlp, 4 copies": {"*.mlp.*": 4},
+}
+REDUNDANT_AT = 0.15
 
 
 def chip(sigma: float) -> cim.Chip:
-    return with_noise(BASE, WeightNoise(sigma, "tensor_max"))
+    return with_noise(BASE, WeightNoise(sigma, "tensor_max")) if sigma else BASE.without("programming")
 
 
 def lora(model: nn.Module, seed: int, **options: Any) -> nn.Module:
@@ -99,15 +109,19 @@ def main() -> None:
     also = {scale: WeightNoise(sigma, "tensor_max").to(scale, matrices).sigma for scale in SCALES}
     settings = {"task": asked.task, "sigma": sigma, "scale": "tensor_max", "same_noise_in_other_scales": also,
                 "rank": 4, "alpha": 8, "digital_before": setup["metric"](model)}  # fmt: skip
-    record = halora.ablation(
-        **setup, chip=chip(sigma), levels={"0": chip(0.0)} | {f"{one:g}": chip(one) for one in LEVELS[asked.task]},
-        seeds=range(asked.chips), mu=asked.mu, seed=asked.seed, include=["*base_layer"], settings=settings,
-        record_path=asked.out or Path("papers/results") / f"halora-{asked.task}-{asked.seed}.json",
-    )  # fmt: skip
+    common: dict[str, Any] = {
+        **setup, "chip": chip(sigma), "mu": asked.mu, "seed": asked.seed, "include": ["*base_layer"],
+        "settings": settings,
+        "record_path": asked.out or Path("papers/results") / f"halora-{asked.task}-{asked.seed}.json",
+    }  # fmt: skip
+    seeds = range(asked.chips)
+    record = halora.ablation(levels={f"{one:g}": chip(one) for one in (0.0, *LEVELS[asked.task])}, seeds=seeds, **common)
+    if asked.task == "shakespeare":  # the same adapters: the record goes on
+        placed = {name: chip(REDUNDANT_AT).replace({"redundancy": one}) for name, one in PLACEMENTS.items()}
+        record = halora.ablation(levels=placed, seeds=seeds[:5], variants=["LoRA", "HaLoRA"], **common)
     for row in record.results["rows"]:
-        print(
-            f"{row['variant']:12}{row['level']:>6}{row['mean']:9.4f}{row['sd']:8.4f}{row['min']:9.4f}{row['max']:9.4f}"
-        )
+        numbers = "".join(f"{row[key] or 0.0:10.4f}" for key in ("mean", "sd", "min", "max"))
+        print(f"{row['variant']:12}{row['level']:>32}{numbers}")
 
 
 if __name__ == "__main__":
