@@ -115,7 +115,9 @@ def main() -> None:
         "record_path": asked.out or Path("papers/results") / f"halora-{asked.task}-{asked.seed}.json",
     }  # fmt: skip
     seeds = range(asked.chips)
-    record = halora.ablation(levels={f"{one:g}": chip(one) for one in (0.0, *LEVELS[asked.task])}, seeds=seeds, **common)
+    record = halora.ablation(
+        levels={f"{one:g}": chip(one) for one in (0.0, *LEVELS[asked.task])}, seeds=seeds, **common
+    )
     if asked.task == "shakespeare":  # the same adapters: the record goes on
         placed = {name: chip(REDUNDANT_AT).replace({"redundancy": one}) for name, one in PLACEMENTS.items()}
         record = halora.ablation(levels=placed, seeds=seeds[:5], variants=["LoRA", "HaLoRA"], **common)

@@ -23,7 +23,7 @@ from cimphony.nn.acam import (
 from cimphony.nn.acam_attention import AcamAttention
 from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters, replaced_names, watch_adapters
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
-from cimphony.nn.layers import AnalogLayer, analog_class, place_ranks, version_of
+from cimphony.nn.layers import AnalogLayer, Stamp, analog_class, place_ranks
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.special_functions import attach_special, detach_special
 from cimphony.nn.tiles import Tiles
@@ -179,7 +179,7 @@ def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
     module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
     acam = module.tiles[0].unit.acam
     module.readout = None if acam is None else Readout(acam, path or "model")
-    module._written = version_of(module.weight)
+    module._written = Stamp(module.weight)
 
 
 def _check_redundancy(chosen: dict[str, nn.Module], chip: Chip) -> None:

@@ -4,6 +4,7 @@ A layer keeps its parameters, name, hooks and identity; only its class and one p
 So tied weights stay tied, state dicts hold no hardware settings, and `restore_` is bit-exact.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -38,9 +39,29 @@ class _StraightThrough(torch.autograd.Function):
         return to_inputs, to_weight, None
 
 
-def version_of(weight: Tensor) -> int:
-    """How often a weight was changed in place; inference tensors keep no count, and cannot be trained."""
-    return 0 if weight.is_inference() else weight._version
+class Stamp:
+    """What a weight was when its cells were written: how often it was changed in place, and its norm.
+
+    Fused optimisers, the default of transformers' Trainer, change weights behind torch's count of versions; the norm
+    tells. It is only looked at where the weight may have been trained.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.version = 0 if weight.is_inference() else weight._version  # inference tensors cannot be trained
+        self.norm = _norm(weight)
+        self.trained = False  # the layer ran forward in training since
+
+    def differs(self, weight: Tensor, closely: bool) -> bool:
+        """Whether the weight changed since."""
+        if self.version != (0 if weight.is_inference() else weight._version):
+            return True
+        if not (closely or self.trained):
+            return False
+        return not math.isclose(self.norm, _norm(weight), rel_tol=1e-13)  # sums depend on the number of threads
+
+
+def _norm(weight: Tensor) -> float:
+    return 0.0 if weight.is_meta else float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
 
 
 class AnalogLayer(nn.Module):
@@ -50,7 +71,7 @@ class AnalogLayer(nn.Module):
     weight: Tensor
     rewritable: bool  # cells follow the weight: memory of an adapter, written anew whenever the weight changes
     readout: Readout | None  # ACAMs behind the columns; None: an ADC, or nothing
-    _written: int  # version of the weight that the cells hold
+    _written: Stamp  # of the weight that the cells hold
 
     def matrices(self) -> list[Tensor]:
         """The weight as matrices [row, column], one for each entry of `tiles`."""
@@ -62,7 +83,7 @@ class AnalogLayer(nn.Module):
             tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites)
         if self.readout is not None:
             self.readout.program(seed, rewrites)
-        self._written = version_of(self.weight)
+        self._written = Stamp(self.weight)
 
     @property
     def calibrating(self) -> bool:
@@ -72,7 +93,7 @@ class AnalogLayer(nn.Module):
     @property
     def stale(self) -> bool:
         """Whether the weight changed after it was programmed."""
-        return self._written != version_of(self.weight)
+        return self._written.differs(self.weight, closely=self.rewritable)
 
     def multiply(self, inputs: Tensor, index: int = 0) -> Tensor:
         """Inputs [..., row] through tile `index`, [..., column], in the dtype that autocast asks for."""
@@ -96,7 +117,9 @@ class AnalogLayer(nn.Module):
             raise StateError(
                 f"layer {tiles.layer} holds no weights yet: run cim.program_(model, seed=...) before the model"
             )
-        if not self.stale:
+        stale = self.stale
+        self._written.trained |= self.training and torch.is_grad_enabled() and self.weight.requires_grad
+        if not stale:
             return
         if not (self.training or self.rewritable):
             raise StateError(
@@ -106,6 +129,7 @@ class AnalogLayer(nn.Module):
         # training: the chip is written anew after each optimiser step, with a fresh draw of programming noise
         last = tiles.programmed
         self.program(seed=last.seed, seconds=last.seconds, rewrites=last.rewrites + 1)
+        self._written.trained = True
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Follow the weight to its device; a change of dtype leaves the cells as they are."""
@@ -113,12 +137,12 @@ class AnalogLayer(nn.Module):
         for tiles in self.tiles:
             if tiles.programmed is not None:
                 tiles.programmed = tiles.programmed.to(self.weight.device)
-        self._written = version_of(self.weight)
+        self._written = Stamp(self.weight)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._written = version_of(self.weight)  # a copied parameter counts its changes anew
+        self._written = Stamp(self.weight)  # a copied parameter counts its changes anew
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cimphony as cim
+from cimphony.errors import StateError
 
 
 @pytest.mark.parametrize("fidelity", ["exact", "effective"])
@@ -68,6 +69,30 @@ def test_training_writes_the_chip_anew_each_step() -> None:
     losses = train()
     assert losses == train()
     assert losses[-1] < losses[0] * 0.5
+
+
+def test_fused_optimisers_are_seen_too() -> None:
+    """They change weights behind torch's count of versions; transformers' Trainer takes them by default."""
+
+    def train(fused: bool) -> list[float]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(30, 4))
+        inputs = torch.randn(16, 30)
+        cim.program_(cim.convert_(model, cim.load_chip("hyflexpim").replace({"units.analog.fidelity": "effective"})))
+        optimiser = torch.optim.AdamW(model.train().parameters(), lr=0.01, fused=fused)
+        losses = []
+        for _ in range(3):
+            loss = model(inputs).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        with pytest.raises(StateError, match="changed after they were programmed"):
+            model.eval()(inputs)
+        assert model[0].tiles[0].programmed.rewrites == 2
+        return losses
+
+    assert train(fused=True) == pytest.approx(train(fused=False), rel=1e-2)
 
 
 def test_changed_weights_are_not_read_silently() -> None:
