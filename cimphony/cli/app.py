@@ -34,7 +34,6 @@ chips_app = typer.Typer(
     epilog="Example: `cimphony chips show hyflexpim > mine.yaml`, edit, then `--chip mine.yaml`.",
 )
 app.add_typer(chips_app, name="chips")
-app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`")(sweep)
 app.add_typer(adapt_app, name="adapt")
 
 NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
@@ -123,7 +122,10 @@ def run(
     ] = None,
     age: Annotated[
         list[str] | None,
-        typer.Option(help="also measure this long after programming: 20s, 5min, 2h, 1d, 1w, 1y; repeat it for more"),
+        typer.Option(
+            metavar="TIME",
+            help="also measure this long after programming: 20s, 5min, 2h, 1d, 1w, 1y; repeat it for more",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="layers that stay digital; * is a wildcard; repeatable")
@@ -194,6 +196,7 @@ def cost(
         show(cost_table(record.results))
 
 
+app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`")(sweep)
 app.command(epilog="Example: `cimphony explore llama-3.2-1b --chip hyflexpim --prompt 1024 --save my-chips`")(explore)
 
 

@@ -140,7 +140,7 @@ class _Run:
         for field, was, now in _differences(old, self.record):
             raise DataError(
                 f"record {str(self.path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
-                "Give another record_path, or remove the file to start anew"
+                "Give another record_path (command line: --out), or remove the file to start anew"
             )
         self.before = old.duration
         if old.results.get("digital") is not None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -114,6 +115,7 @@ def _choose(
     model: nn.Module, include: Sequence[str], exclude: Sequence[str]
 ) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Layers to convert, and the layers that stay digital with the reason."""
+    _check_patterns(model, include=include, exclude=exclude)
     chosen: dict[str, nn.Module] = {}
     digital: dict[str, str] = {}
     inside_attention = {
@@ -144,6 +146,20 @@ def _choose(
             f"exclude={list(exclude)}.{hint}"
         )
     return chosen, digital
+
+
+def _check_patterns(model: nn.Module, **patterns: Sequence[str]) -> None:
+    """A misspelt name must not leave a layer on the chip, or off it, without a word."""
+    names = [path for path, _ in model.named_modules() if path]
+    for field, wildcards in patterns.items():
+        for wildcard in wildcards:
+            if not any(fnmatchcase(path, wildcard) for path in names) and wildcard != "*":
+                near = get_close_matches(wildcard, [*names, *{path.rpartition(".")[2] for path in names}], 1)
+                meant = f"did you mean {near[0]!r}? " if near else ""
+                raise DataError(
+                    f"{field}={wildcard!r} matches no layer of {type(model).__name__}: {meant}its layers are named "
+                    f"like {', '.join(repr(path) for path in names[-3:])}; * is a wildcard"
+                )
 
 
 def _take_adapters(

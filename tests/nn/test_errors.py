@@ -25,6 +25,15 @@ def test_no_layer_to_convert() -> None:
         cim.convert_(model(), cim.load_chip(HYFLEX), exclude="0")
 
 
+@pytest.mark.parametrize("field", ["include", "exclude"])
+def test_a_pattern_that_matches_nothing(field: str) -> None:
+    net = nn.Sequential()
+    net.add_module("head", nn.Linear(8, 4))
+    with pytest.raises(cim.DataError, match=rf"{field}='haed' matches no layer.*did you mean 'head'"):
+        cim.convert_(net, cim.load_chip(HYFLEX), **{field: ["haed"]})
+    assert isinstance(net.head, nn.Linear)
+
+
 def test_converting_twice_and_restoring_too_early() -> None:
     net = cim.convert_(model(), cim.load_chip(HYFLEX))
     with pytest.raises(cim.StateError, match="converted already"):
