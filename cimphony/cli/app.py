@@ -133,9 +133,9 @@ def run(
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME|PATH",
-            help="instead of perplexity: a .jsonl file of prompts and answers, an lm-eval task, or a folder of such "
-            "tasks (pip install 'cimphony[lm-eval]'); repeat it for more",
+            metavar="NAME|PATH,...",
+            help="instead of perplexity: .jsonl files of prompts and answers, lm-eval tasks, or YAML files or folders "
+            "of such tasks (pip install 'cimphony[lm-eval]'), with commas or repeated",
         ),
     ] = None,
     mode: Annotated[
@@ -164,7 +164,8 @@ def run(
     population: dict[str, Any] = {"seeds": seeds, "ages": ages, "fidelities": fidelities, "exclude": exclude or ()}
     if tasks:
         asking = {"mode": mode and str(mode), "shots": shots, "limit": limit}
-        records = runs.ask(model, chips, tasks, folder, asking, **population)
+        named = [name for one in tasks for name in one.split(",")]
+        records = runs.ask(model, chips, named, folder, asking, **population)
     else:
         records = runs.evaluate(model, chips, data, folder, max_tokens=max_tokens, **population)
     _finish(records, folder / "report.html", None)

@@ -49,7 +49,7 @@ def harness_tasks(spec: str | Path) -> dict[str, Any]:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"task {str(spec)!r} cannot be loaded by lm-eval: {reason}; give a name from `lm-eval ls tasks`, a YAML "
-            "file or a folder of them, and have its data at hand"
+            "file or a folder of them; a task's data must be on disk, or be fetched once with a network"
         ) from None
 
 
@@ -77,8 +77,14 @@ def evaluate_harness(
             given, ranges are learnt from the task's first examples with their answers.
 
     The value is the task's first metric, averaged where a name stands for several tasks. The harness's random numbers
-    are the same for every chip, and global ones come back as they were.
+    are the same for every chip, and global ones come back as they were. Raises DataError where the tokenizer has
+    neither a token that begins a text nor one that ends it.
     """
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise DataError(
+            "tasks of lm-eval need a tokenizer with a token that begins or ends a text, and this model's has neither; "
+            "give a .jsonl file of prompts and answers"
+        )
     evaluator, version = _harness("lm_eval.evaluator"), metadata.version("lm_eval")
     wrap = _harness("lm_eval.models.huggingface").HFLM
     manager = _harness("lm_eval.tasks").TaskManager(include_defaults=False)

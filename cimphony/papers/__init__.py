@@ -15,7 +15,12 @@ def _later(module: str) -> Callable[[], Record]:
     return lambda: import_module(f"cimphony.papers.{module}").record()
 
 
-_PAPERS |= {"bwma": _later("bwma"), "nl-dpe": _later("nl_dpe"), "quad-inr": _later("quad_inr")}
+_PAPERS |= {
+    "bwma": _later("bwma"),
+    "llm-reasoning": _later("llm_reasoning"),
+    "nl-dpe": _later("nl_dpe"),
+    "quad-inr": _later("quad_inr"),
+}
 
 
 def paper_names() -> list[str]:

@@ -12,13 +12,14 @@ import yaml
 
 from cimphony.record import Record, new_record
 
-Status = Literal["derived", "conditional", "calibrated", "not derivable"]
+Status = Literal["derived", "conditional", "calibrated", "trend", "not derivable"]
 Relation = Literal["equal", "at least", "at most"]
 
 STATUSES: dict[Status, str] = {
     "derived": "follows from the paper's own numbers; nothing is fitted",
     "conditional": "follows from the paper's numbers together with a calibrated baseline",
     "calibrated": "a number of the model was set from this very claim, which therefore proves nothing",
+    "trend": "a direction stated in words, looked for on small models of our own; nothing is said about its size",
     "not derivable": "needs data that the paper does not give",
 }
 

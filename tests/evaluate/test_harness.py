@@ -6,11 +6,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from cimphony.chip import load_chip
+from cimphony.cli.app import app
 from cimphony.errors import DataError
 from cimphony.evaluate import harness
 from cimphony.nn import analog_layers
+from cimphony.record import read_record
 from tests.evaluate.words import model, tokenizer
 
 pytest.importorskip("lm_eval")
@@ -83,6 +86,22 @@ def test_first_metric_of_several():
     assert harness._scores(rows, "b", "em")["em,strict"] == 1.0
     with pytest.raises(DataError, match="no number for its metric acc"):
         harness._scores(rows, "a", "acc")
+
+
+def test_tasks_on_the_command_line(folder, tmp_path, monkeypatch):
+    net, text = model(), tokenizer()
+    monkeypatch.setattr("cimphony.evaluate.load_model", lambda name: (net, text))
+    asked = ("run", "mine", "--chip", "pcm-256", "--seeds", "2", "--fidelity", "effective", "--limit", "3")
+    named = f"{folder / 'letters.yaml'},{folder / 'writing.yaml'}"
+    done = CliRunner().invoke(app, [*asked, "--tasks", named, "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    for name in ("letters", "writing"):
+        record = read_record(tmp_path / f"pcm-256-{name}.json")
+        assert record.complete
+        assert record.results["groups"][0]["sd"] is not None
+    text.bos_token = text.eos_token = None
+    done = CliRunner().invoke(app, [*asked, "--tasks", named, "--out", str(tmp_path)])
+    assert "begins or ends a text" in done.stderr
 
 
 def test_unknown_tasks_and_no_harness(tmp_path, monkeypatch):
