@@ -69,6 +69,8 @@ EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows,
 EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int32_t entry_bytes,
                             int64_t tokens,
                             int64_t first_tile, int64_t last_tile, int32_t *result);
+EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, const Chunk *chunks, int32_t chunk_count,
+                           int64_t first_tile, int64_t last_tile, int32_t *result);
 EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
                        const int32_t *difference, int32_t *result);
 EXPORT void cim_read_direct(const Cells *cells, const Digits *digits, const Noise *noise, int64_t first_tile,

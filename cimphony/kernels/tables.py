@@ -61,32 +61,35 @@ def read(
     """
     library = native.library(isa)
     assert library is not None
-    inputs = inputs.contiguous()
-    tokens = inputs.shape[0]
-    wide = tokens <= _FEW_TOKENS and not packed.levels_only
-    group, entry = _rows_of_a_table(tokens, packed.rows_per_block), library.cim_widest_entry() if wide else 32
-    groups = sum(-(-rows // group) for rows in packed.block_rows)
+    inputs, tokens = inputs.contiguous(), inputs.shape[0]
     plan = _chunks(bits, max(abs(code[3]), abs(code[4])))
-    words = torch.empty(len(plan), tokens * groups, dtype=torch.int64)
-    chunks = (_Chunk * len(plan))()
-    for index, (low, count) in enumerate(plan):
-        where = words[index].data_ptr()
-        shape = (tokens, packed.rows, packed.rows_per_block, group, entry)
-        library.cim_pack_inputs(inputs.data_ptr(), *shape, low, count, where)
-        chunks[index] = _Chunk(where, count, 1 << low, int(low + count == bits), 0)
+    chunks = (_Chunk * len(plan))(*((None, count, 1 << low, int(low + count == bits), 0) for low, count in plan))
     result = torch.empty(tokens, packed.columns, dtype=torch.int32)
     cells, to = packed.struct(code), result.data_ptr()
+
+    def work_one(first: int, last: int) -> None:
+        library.cim_read_token(cells, inputs.data_ptr(), chunks, len(plan), first, last, to)
 
     def work(first: int, last: int) -> None:
         library.cim_read_tables(cells, chunks, len(plan), group, entry, tokens, first, last, to)
 
+    if tokens == 1:
+        packed.over_tiles(work_one, threads)
+        return result
+    wide = tokens <= _FEW_TOKENS and not packed.levels_only
+    group, entry = _rows_of_a_table(tokens, packed.rows_per_block), library.cim_widest_entry() if wide else 32
+    words = torch.empty(len(plan), tokens * sum(-(-rows // group) for rows in packed.block_rows), dtype=torch.int64)
+    for index, (low, count) in enumerate(plan):
+        chunks[index].words = where = words[index].data_ptr()
+        shape = (tokens, packed.rows, packed.rows_per_block, group, entry)
+        library.cim_pack_inputs(inputs.data_ptr(), *shape, low, count, where)
     packed.over_tiles(work, threads)
     return result
 
 
 def _rows_of_a_table(tokens: int, block: int) -> int:
     """Larger tables take longer to make and save more look-ups in each token; all of a block's should fit the cache."""
-    if tokens <= 2:
+    if tokens == 2:
         return 3
     return 4 if tokens <= _FEW_TOKENS or block > _TALL else 6
 

@@ -103,12 +103,13 @@ def test_every_instruction_set_and_thread_count(isa, threads: int, device: str, 
             cells, coding = cells_of(
                 130, 70, device=device, encoding="twos-complement-flipped", converter=converter, coding=coding_name
             )
-            inputs = integers(13, 130, seed=2)
-            slow = reference_read(inputs, cells, coding, seed=1)
-            torch.set_num_threads(threads)
-            fast = read_codes(inputs, cells, coding, seed=1)
-            torch.set_num_threads(1)
-            assert torch.equal(fast.to(torch.int64), slow)
+            for tokens in (1, 13):
+                inputs = integers(tokens, 130, seed=2)
+                slow = reference_read(inputs, cells, coding, seed=1)
+                torch.set_num_threads(threads)
+                fast = read_codes(inputs, cells, coding, seed=1)
+                torch.set_num_threads(1)
+                assert torch.equal(fast.to(torch.int64), slow)
     assert used
 
 
@@ -117,10 +118,11 @@ def test_an_instruction_set_that_is_not_there_is_named() -> None:
         native.library("avx1024")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("coding_name", CODINGS)
-def test_outputs_do_not_depend_on_memory(coding_name: str, monkeypatch) -> None:
+def test_outputs_do_not_depend_on_memory(coding_name: str, tokens: int, monkeypatch) -> None:
     cells, coding = cells_of(100, 37, device="gaussian-additive", converter="6-bit-level", coding=coding_name)
-    inputs = integers(5, 100)
+    inputs = integers(tokens, 100)
     expected = reference_read(inputs, cells, coding)
     empty = torch.empty
 
