@@ -4,11 +4,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 from cimphony.chip import AcamUnit, Chip, CrossbarUnit, Encoding, GpuUnit, InputCoding, Mode
 from cimphony.chip.pricing import instances
 from cimphony.errors import CapacityError
 from cimphony.workload import Block, Operation, Workload
+
+StoredKind = Literal["static_matmul", "adapter"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class BlockPlacement:
 class Placement:
     """The stored weights of a workload on the crossbar unit of one or more chips.
 
-    Without a crossbar unit there are no blocks, and `chips` counts what the memory needs.
+    Without a crossbar unit there are no blocks, and `chips` counts what the memory needs. Adapters on a crossbar unit
+    of their own have a placement of their own.
     """
 
     unit: str
@@ -190,6 +194,7 @@ class Placement:
     per_level: int = 0  # arrays of one of those
     chips: int = 1
     array_cells: int = 0  # cells of one array
+    adapters: "Placement | None" = None  # on the same chips
 
     @property
     def arrays(self) -> float:
@@ -245,15 +250,45 @@ def _region(unit: CrossbarUnit, rows: int, outputs: dict[Mode, int]) -> Region:
     return Region(rows, outputs, math.ceil(rows / unit.rows), math.ceil(cell_columns / unit.columns), cell_columns)
 
 
+def settle(workload: Workload, chip: Chip) -> Workload:
+    """The workload as a chip sees it: where adapters have no unit of their own, they are static products."""
+    if chip.adapter_unit is not None or not any(True for _ in workload.select("adapter")):
+        return workload
+    operations = [
+        one.model_copy(update={"kind": "static_matmul"}) if one.kind == "adapter" else one
+        for one in workload.operations
+    ]
+    return workload.model_copy(update={"operations": operations})
+
+
 def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement:
     """Map the static layers of a workload to the unit that stores them; one array is left for an ACAM unit's identity.
+
+    Adapters go to their own unit, if the chip has one for them.
 
     Args:
         chips: how many chips there are; None takes as many as the model needs.
 
     Raises CapacityError where the model needs more than `chips`.
     """
-    unit, name = chip.unit_for("static_matmul"), chip.policy.get("static_matmul", "")
+    workload, own = settle(workload, chip), chip.adapter_unit
+    base = _place_on(workload, chip, "static_matmul", chips)
+    if own is None or not isinstance(chip.units[own], CrossbarUnit):
+        return base
+    adapters = _place_on(workload, chip, "adapter", chips)
+    if not adapters.blocks:
+        return base
+    most = max(base.chips, adapters.chips)
+    base, adapters = (
+        one if one.chips == most else _place_on(workload, chip, kind, most)
+        for one, kind in ((base, "static_matmul"), (adapters, "adapter"))
+    )
+    return replace(base, adapters=adapters)
+
+
+def _place_on(workload: Workload, chip: Chip, kind: StoredKind, chips: int | None) -> Placement:
+    """What is stored of one kind, on its unit."""
+    unit, name = chip.unit_for(kind), chip.policy.get(kind, "")
     if isinstance(unit, GpuUnit):
         needed = _memory_chips(workload, unit)
         _check(workload, chip, needed, chips, f"{needed} x {unit.memory / 1e9:g} GB of memory for the weights alone")
@@ -261,15 +296,14 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
     if not isinstance(unit, CrossbarUnit):
         return Placement(name, chips=chips or 1)
     blocks = [part for block in workload.blocks for part in _by_redundancy(chip, block)]
-    placed = [_place_block(chip, unit, block) for block in blocks]
+    placed = [one for one in (_place_block(chip, kind, block) for block in blocks) if one.layers or kind != "adapter"]
     capacity = math.prod(unit.count.values())
     identity = any(isinstance(other, AcamUnit) and other.arrays == name for other in chip.units.values())
     arrays = sum(block.arrays * block.repetitions for block in placed) + identity
     needed = max(1, math.ceil(arrays / capacity))
     have = (chips or needed) * capacity
-    _check(
-        workload, chip, needed, chips, f"{arrays:,} arrays of {unit.rows} x {unit.columns}, {arrays - have:,} too many"
-    )
+    what = f"{arrays:,} arrays of {unit.rows} x {unit.columns}, {arrays - have:,} too many"
+    _check(workload, chip, needed, chips, what if kind != "adapter" else f"for its adapters {what}")
     level = list(unit.count)[-1] if len(unit.count) > 1 else "chip"
     return Placement(
         name, tuple(_copy(unit, placed, have - identity)), capacity, level, capacity // instances(unit.count, level),
@@ -309,10 +343,10 @@ def static_layers(workload: Workload) -> list[Operation]:
     return _stored(workload.operations)
 
 
-def _stored(operations: Iterable[Operation]) -> list[Operation]:
+def _stored(operations: Iterable[Operation], kind: StoredKind = "static_matmul") -> list[Operation]:
     first: dict[str, Operation] = {}
     for operation in operations:
-        if operation.kind == "static_matmul":
+        if operation.kind == kind:
             first.setdefault(operation.layer, operation)
     return list(first.values())
 
@@ -329,14 +363,16 @@ def _by_redundancy(chip: Chip, block: Block) -> list[Block]:
     return [block.only(tuple(some)) for some in names.values()]
 
 
-def _place_block(chip: Chip, unit: CrossbarUnit, block: Block) -> BlockPlacement:
+def _place_block(chip: Chip, kind: StoredKind, block: Block) -> BlockPlacement:
+    unit, name = chip.unit_for(kind), chip.policy[kind]
+    assert isinstance(unit, CrossbarUnit)
     layers = tuple(
-        place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by, chip.redundancy_of(one.layer))
-        for one in _stored(block.operations)
+        place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by, chip.redundancy_of(one.layer, name))
+        for one in _stored(block.operations, kind)
     )
     vectors: dict[str, int] = {}
     for one in block.operations:
-        if one.kind == "static_matmul":
+        if one.kind == kind:
             vectors[one.layer] = vectors.get(one.layer, 0) + one.m * one.repeat
     return BlockPlacement(block, layers, max(vectors.values(), default=0))
 

@@ -45,8 +45,8 @@ class Operation(Part):
 
     @property
     def weights(self) -> int:
-        """Stored weights of a static product; 0 otherwise."""
-        return self.k * self.n * self.groups if self.kind == "static_matmul" else 0
+        """Stored weights of a static product or an adapter; 0 otherwise."""
+        return self.k * self.n * self.groups if self.kind in ("static_matmul", "adapter") else 0
 
 
 @dataclass(frozen=True)

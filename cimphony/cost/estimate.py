@@ -8,9 +8,9 @@ from cimphony.cost.crossbar import activation_bytes, on_crossbar, partial_bytes,
 from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
-from cimphony.cost.schedule import BlockTimes, passes, share_rate, spread, static_times
+from cimphony.cost.schedule import BlockTimes, in_chain, passes, share_rate, spread, static_times
 from cimphony.cost.work import Job, job_on, unit_instances
-from cimphony.mapping import BlockPlacement, Placement, place
+from cimphony.mapping import BlockPlacement, Placement, place, place_layer, settle
 from cimphony.units import format_count
 from cimphony.workload import Block, Operation, Phase, Workload
 
@@ -27,7 +27,7 @@ def estimate(workload: Workload, chip: Chip, *, chips: int | None = None) -> Cos
 
     Raises CapacityError where the weights do not fit, ChipError where a price cannot be worked out.
     """
-    return _Estimate(workload, chip, place(workload, chip, chips)).report()
+    return _Estimate(settle(workload, chip), chip, place(workload, chip, chips)).report()
 
 
 class _Estimate:
@@ -76,24 +76,48 @@ class _Estimate:
         times = BlockTimes()
         for phase in PHASES:
             ops = [(at, one) for at, one in enumerate(placed.block.operations) if one.phase == phase]
-            products = [(at, one) for at, one in ops if one.kind == "static_matmul"]
-            for passed in passes(products):
-                self._static(unit, placed, passed, times)
+            seconds = 0.0
+            for passed in passes(in_chain(ops)):
+                seconds += self._static(unit, placed, passed, times)
                 self._hand_over(unit, placed, passed[-1][1], times)
+            beside = [] if self.placement.adapters is None else [pair for pair in ops if pair[1].kind == "adapter"]
+            self._beside(placed, beside, seconds, times)
             for at, one in ops:
-                if one.kind != "static_matmul":
+                if one.kind != "static_matmul" and not (beside and one.kind == "adapter"):
                     self._other(placed, at, one, times)
         self.slowest = max(self.slowest, times.interval(self.overlap))
 
     def _static(
         self, unit: CrossbarUnit, placed: BlockPlacement, products: Sequence[tuple[int, Operation]], times: BlockTimes
-    ) -> None:
+    ) -> float:
         name = self.placement.unit
         layers = {layer.layer: layer for layer in placed.layers}
         jobs = [on_crossbar(unit, one, layers[one.layer]) for _, one in products]
         busy, latency = static_times(unit, placed, products)
         times.add(name, busy)
         for (_, one), job, seconds in zip(products, jobs, spread(latency, jobs), strict=True):
+            self._enter(name, placed.block, one, job, seconds)
+        return latency
+
+    def _beside(
+        self, placed: BlockPlacement, adapters: Sequence[tuple[int, Operation]], hidden: float, times: BlockTimes
+    ) -> None:
+        """Adapters on a crossbar unit of their own, while their base layers run: only longer ones take time."""
+        if not adapters or self.placement.adapters is None:
+            return
+        name, stored = self.placement.adapters.unit, self.placement.adapters.blocks
+        unit = self.chip.units[name]
+        assert isinstance(unit, CrossbarUnit)
+        own = next(one for one in stored if placed.block.names[0] in one.block.names)
+        jobs, latency = list[Job](), 0.0
+        for passed in passes(adapters):
+            busy, seconds = static_times(unit, own, passed)
+            times.add(name, busy)
+            latency += seconds
+            layers = [place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by) for _, one in passed]
+            jobs += [on_crossbar(unit, one, layer) for (_, one), layer in zip(passed, layers, strict=True)]
+        longer = spread(max(0.0, latency - hidden), jobs)
+        for (_, one), job, seconds in zip(adapters, jobs, longer, strict=True):
             self._enter(name, placed.block, one, job, seconds)
 
     def _other(self, placed: BlockPlacement, at: int, operation: Operation, times: BlockTimes) -> None:
@@ -234,6 +258,13 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
         units = "overlap on different requests" if run.overlap else "serve one request at a time"
         said.append(
             f"a pipeline over {sum(one.repetitions for one in placement.blocks)} blocks; the units of a block {units}"
+        )
+    if placement.adapters is not None:
+        stored = placement.adapters
+        cells = sum(layer.cells * block.repetitions for block in stored.blocks for layer in block.layers)
+        said.append(
+            f"adapters sit in {format_count(cells)} cells of {stored.unit} and run while their base layers do; writing "
+            "them for another task is not counted"
         )
     for name in sorted(run.missing_links):
         said.append(f"no link {name!r} in the description: its transfers cost nothing")

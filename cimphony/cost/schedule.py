@@ -67,6 +67,18 @@ def passes(operations: Sequence[tuple[int, Operation]]) -> list[list[tuple[int, 
     return found
 
 
+def in_chain(operations: Sequence[tuple[int, Operation]]) -> list[tuple[int, Operation]]:
+    """Static products with their position in the chain: adapters run beside it, as do the sums that join them to it."""
+    joined = {one.layer.rsplit(".", 2)[0] for _, one in operations if one.kind == "adapter"}  # name.lora_A.default
+    kept = [
+        (at, one)
+        for at, one in operations
+        if one.kind != "adapter" and not (one.kind == "elementwise" and one.layer in joined)
+    ]
+    placed = enumerate(one for _, one in kept) if joined else kept
+    return [(at, one) for at, one in placed if one.kind == "static_matmul"]
+
+
 def _depth(operations: Sequence[tuple[int, Operation]]) -> int:
     """Length of the chain: products that stand next to each other and have the same input size run side by side."""
     depth, before = 0, None

@@ -41,14 +41,14 @@ def on_roofline(unit: GpuUnit, operation: Operation) -> Job:
     arithmetic = (2 * macs + (0 if macs else operation.elements * operation.repeat)) / unit.peak
     seconds = max(arithmetic / unit.compute_utilisation, traffic / (unit.bandwidth * unit.memory_utilisation))
     counts = {"mac": macs, "byte": traffic, "element": 0.0 if macs else float(operation.elements * operation.repeat)}
-    counts["static_mac" if operation.kind == "static_matmul" else "dynamic_mac"] = macs
+    counts["static_mac" if operation.weights else "dynamic_mac"] = macs
     return Job(counts, seconds)
 
 
 def _traffic(operation: Operation) -> float:
     """Numbers moved between memory and processor in one repeat."""
     m, k, n, groups = operation.m, operation.k, operation.n, operation.groups
-    if operation.kind == "static_matmul":
+    if operation.weights:
         return (k * n + m * k + m * n) * groups
     if operation.kind == "dynamic_matmul":  # the scores are the largest matrix of query_key and of its twin
         return (m * k + k * n + m * n - max(m * n, m * k)) * groups

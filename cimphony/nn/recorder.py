@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cimphony.chip import OperationKind
 from cimphony.errors import DataError
+from cimphony.nn.adapters import adapter_names
 from cimphony.workload import Operation, Phase
 
 _LIVE = object()
@@ -53,6 +54,7 @@ class Recorder(TorchFunctionMode):
         self._common = {"phase": phase, "repeat": repeat}
         self._model = model
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._adapters = adapter_names(model)
         self._running: list[tuple[str, nn.Module]] = []
         self._inside_whole = 0
         self._hooks: list[Any] = []
@@ -167,7 +169,9 @@ class Recorder(TorchFunctionMode):
         else:
             axis = getattr(self._running[-1][1], "modes_by", None) if self._running else None
             split = {} if axis is None else {"modes_by": axis}
-            self._found.append({"layer": self._stored_layer(stored), "kind": "static_matmul", **split, **found})
+            layer = self._stored_layer(stored)
+            kind = "adapter" if layer in self._adapters else "static_matmul"
+            self._found.append({"layer": layer, "kind": kind, **split, **found})
 
     def _simple(self, kind: OperationKind, function: str, result: Tensor) -> None:
         for found in reversed(self._found):

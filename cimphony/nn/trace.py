@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from cimphony.errors import CimphonyError, DataError
+from cimphony.nn.adapters import lora_layers
 from cimphony.nn.architectures import load_config, model_class
 from cimphony.nn.convert import is_converted, restore_
 from cimphony.nn.low_rank import RANKS, reshape_
@@ -38,7 +39,8 @@ def trace(
     (from 0) attends to `prompt + i + 1` tokens. Steps are written as one or two groups at the mean context, so sums
     over steps are exact for all that is linear in the context. Attention is counted as the full square, masked or
     not, with one group per query head and batch entry. A model that is to generate computes its output head for the
-    last position of the prompt only, as `generate` does; with `new_tokens=0` for every position.
+    last position of the prompt only, as `generate` does; with `new_tokens=0` for every position. Adapters in a model
+    of PEFT's are operations of kind `adapter`, which a chip may run on a unit of their own.
 
     Args:
         model: a torch module, a Hugging Face model or configuration, or a name for `load_config`. It is not changed.
@@ -60,7 +62,7 @@ def trace(
         name, model = name or Path(model).name, load_config(model)
     shapes, name = _on_meta(model), name or _name(model)
     passes = _Passes(shapes, name)
-    if inputs is not None or image is not None or not isinstance(shapes, PreTrainedModel) or _sees(shapes):
+    if inputs is not None or image is not None or not isinstance(passes.model, PreTrainedModel) or _sees(passes.model):
         prompt = _run_once(passes, inputs, image, batch)
         if new_tokens:
             raise DataError(f"new_tokens = {new_tokens} is not possible: {name} runs once and generates nothing; use 0")
@@ -79,14 +81,15 @@ def trace(
 class _Passes:
     """Forward passes of one model on the meta device and the operations found in them."""
 
-    def __init__(self, model: nn.Module, name: str):
-        self.model = model
+    def __init__(self, whole: nn.Module, name: str):
+        self.whole = whole  # gives the layers their names
+        self.model = _inside_peft(whole)
         self.name = name
         self.operations: list[Operation] = []
 
     def run(self, phase: Phase, repeat: int, *inputs: Any, **named: Any) -> Any:
         """One pass; with `repeat` 0 only for its result."""
-        recorder = Recorder(self.model, phase, max(repeat, 1))
+        recorder = Recorder(self.whole, phase, max(repeat, 1))
         try:
             with torch.device("meta"), torch.no_grad(), recorder:
                 result = self.model(*inputs, **named)
@@ -259,9 +262,15 @@ def _on_meta(model: Any) -> nn.Module:
             shapes = copy.deepcopy(getattr(model, "_orig_mod", model))
         if is_converted(shapes):
             restore_(shapes)
-    if isinstance(shapes, PreTrainedModel) and shapes._can_set_attn_implementation():
-        shapes.set_attn_implementation(_ATTENTION)
+    inside = _inside_peft(shapes)
+    if isinstance(inside, PreTrainedModel) and inside._can_set_attn_implementation():
+        inside.set_attn_implementation(_ATTENTION)
     return shapes.eval()
+
+
+def _inside_peft(model: nn.Module) -> nn.Module:
+    """The model that PEFT wraps, adapters inside; any other as it is."""
+    return model.get_base_model() if lora_layers(model) and hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def _attention(
