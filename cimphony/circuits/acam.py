@@ -9,6 +9,7 @@ Source: NL-DPE (arXiv 2511.13950) with its released code; docs/nl_dpe.md has the
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -77,6 +78,7 @@ class Intervals:
         return torch.bincount(self.bit, minlength=self.quantiser.bits).tolist()
 
 
+@lru_cache(maxsize=512)  # every chip of a population, and every step of training, asks for the same rows
 def compile_function(
     function: Function, domain: tuple[float, float], bits: int, *, gray: bool = True,
     output: tuple[float, float] | None = None, rows: int | None = None,

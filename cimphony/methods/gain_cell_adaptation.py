@@ -9,25 +9,18 @@
 Source: Leroux et al., Nature Computational Science 5 (2025), section Model adaptation and Methods.
 """
 
-import json
-import math
-import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from rich.progress import Progress
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from cimphony.chip import Chip, LinearMultiplier
 from cimphony.errors import DataError, StateError
+from cimphony.methods.training import Batch, tune_
 from cimphony.nn import GainCellAttention, attention_layers
 
-Batch = Mapping[str, Any]
+__all__ = ["Adaptation", "adapt_", "linearise_", "tune_"]
 _MATCH_OVER = 50  # iterations over which the step falls from 1 to its smallest
 _SMALLEST_STEP = 0.1
 
@@ -140,89 +133,3 @@ def _attention(model: nn.Module, verb: str) -> list[GainCellAttention]:
 def _watch(attention: GainCellAttention, what: str) -> None:
     for scaler in attention.scalers.values():
         scaler.watch = what
-
-
-# training
-
-
-def tune_(
-    model: nn.Module,
-    batches: Callable[[int], Batch],
-    steps: int,
-    *,
-    lr: float = 6e-4,
-    warm_up: int = 0,
-    checkpoint: str | Path | None = None,
-    save_every: int = 100,
-    progress: bool = False,
-) -> list[float]:
-    """Train with AdamW as the paper does, weight decay on matrices only; returns the loss of every step.
-
-    Args:
-        batches: step to batch, with labels. It alone decides the data, so that a resumed run sees what another would.
-        warm_up: steps over which the rate rises; then it falls to a tenth along a cosine.
-        checkpoint: a file that the run is saved to and resumed from.
-
-    Raises DataError where the checkpoint is another model's, or a loss is not finite.
-    """
-    parameters = [one for one in model.parameters() if one.requires_grad]
-    groups = [{"params": [one for one in parameters if one.dim() > 1], "weight_decay": 0.1}]
-    groups.append({"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
-    losses = _resume(Path(checkpoint), model, optimiser) if checkpoint and Path(checkpoint).is_file() else []
-    training = model.training
-    model.train()
-    with Progress(disable=not progress) as bar:
-        task = bar.add_task("training", total=steps, completed=len(losses))
-        for step in range(len(losses), steps):
-            rate = lr * _schedule(step, steps, warm_up)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.zero_grad()
-            loss = model(**batches(step)).loss
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g}, or raise warm_up")
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-            bar.update(task, advance=1, description=f"training, loss {losses[-1]:.3f}")
-            if checkpoint and ((step + 1) % save_every == 0 or step + 1 == steps):
-                _save(Path(checkpoint), model, optimiser, losses)
-    model.train(training)
-    return losses
-
-
-def _schedule(step: int, steps: int, warm_up: int) -> float:
-    rise = min(1.0, (step + 1) / warm_up) if warm_up else 1.0
-    return rise * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
-
-
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
-    tensors = {f"model/{name}": value.contiguous().clone() for name, value in model.state_dict().items()}
-    tensors["generator"] = torch.random.get_rng_state()  # dropout draws from it
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"losses": json.dumps(losses)})
-    os.replace(temporary, path)
-
-
-def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[float]:
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        losses: list[float] = json.loads(file.metadata()["losses"])
-    weights = {name[6:]: value for name, value in tensors.items() if name.startswith("model/")}
-    own = model.state_dict()
-    if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in own.items()}:
-        raise DataError(f"{path} is the checkpoint of another model or stage; delete it, or give another file")
-    model.load_state_dict(weights)
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser/"):
-            _, index, key = name.split("/")
-            state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    torch.random.set_rng_state(tensors["generator"])
-    return losses

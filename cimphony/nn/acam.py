@@ -8,6 +8,7 @@ chip has a unit for it, else digital.
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -185,7 +186,11 @@ def acam_state(model: nn.Module, layers: dict[str, Any]) -> dict[str, Any]:
     """What calibration taught the ACAMs, as plain data, for `restore_acams`."""
     behind = {name: layer for name, layer in layers.items() if layer.readout is not None}
     passes = {name: one.readout for name, one in acam_activations(model).items() if one.readout is not None}
+    readouts = passes | {name: layer.readout for name, layer in behind.items()}
     return {
+        "tuned": {
+            name: [one.tuned.low.tolist(), one.tuned.high.tolist()] for name, one in readouts.items() if one.tuned
+        },
         "layers": {name: [layer.readout.span, layer.readout.follows] for name, layer in behind.items()},
         "blocks": {name: [[one.span for one in part.blocks] for part in layer.tiles] for name, layer in behind.items()},
         "passes": {name: readout.span for name, readout in passes.items()},
@@ -204,6 +209,9 @@ def restore_acams(model: nn.Module, layers: dict[str, Any], state: dict[str, Any
                 readout.span = tuple(seen)
     for name, span in state["passes"].items():
         acam_activations(model)[name].readout.span = span and tuple(span)  # type: ignore[union-attr]
+    for name, (low, high) in state.get("tuned", {}).items():
+        readout = layers[name].readout if name in layers else acam_activations(model)[name].readout
+        readout.tuned = replace(readout.rows(), low=torch.tensor(low), high=torch.tensor(high))
 
 
 class _Uses(TorchFunctionMode):

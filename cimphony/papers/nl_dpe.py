@@ -6,6 +6,7 @@ conditional on the assumptions that `sensitivity` ranks. Nothing is fitted.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -328,12 +329,13 @@ def claims(chip: str = CHIP) -> list[Claim]:
 
 
 def recorded(folder: Path | None = None) -> Mapping[str, float]:
-    """Claims that studies measured: `results.claims` of every nl_dpe*.json, {id: value in the claim's unit}."""
+    """Claims that studies measured, the worst task's: `results.claims` of every nl_dpe*.json, {id: points lost}."""
     found: dict[str, float] = {}
     for path in sorted((folder or _RECORDS).glob("nl_dpe*.json")):
         results = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))).get("results", {})
         if isinstance(results.get("claims"), dict):
-            found |= {name: float(value) for name, value in results["claims"].items()}
+            for name, value in results["claims"].items():
+                found[name] = max(float(value), found.get(name, -math.inf))
     return found
 
 
