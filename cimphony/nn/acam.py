@@ -210,7 +210,7 @@ def restore_acams(model: nn.Module, layers: dict[str, Any], state: dict[str, Any
     for name, span in state["passes"].items():
         acam_activations(model)[name].readout.span = span and tuple(span)  # type: ignore[union-attr]
     for name, (low, high) in state.get("tuned", {}).items():
-        readout = layers[name].readout if name in layers else acam_activations(model)[name].readout
+        readout: Any = layers[name].readout if name in layers else acam_activations(model)[name].readout
         readout.tuned = replace(readout.rows(), low=torch.tensor(low), high=torch.tensor(high))
 
 
