@@ -67,16 +67,22 @@ def write_text(text: str, path: str | Path, what: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     except OSError as error:
-        raise DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
+        raise _unwritable(what, target, error) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
         Path(name).chmod(_FILE_MODE)
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:  # a full disk, or Ctrl-C
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritable(what, target, error) from None
         raise
     return target
+
+
+def _unwritable(what: str, target: Path, error: OSError) -> DataError:
+    return DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder")
 
 
 def read_record(path: str | Path) -> Record:

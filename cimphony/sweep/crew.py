@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,6 +20,9 @@ from cimphony.sweep.study import Axes, Study
 Functions = Mapping[str, Callable[[Any], float]]
 _WORKER_BYTES = 1 << 30  # torch, transformers and the tensors of a small model
 _COPIES = 6  # of the weights in a worker: the model, its cells and effective weights while they are made
+
+
+_READY = None  # a worker's first word
 
 
 class Died(str):
@@ -92,12 +96,13 @@ class Here:
 
 
 class Local:
-    """Processes of this machine, started fresh (spawn); one that dies takes only its own point with it."""
+    """Processes of this machine, with nothing of this one's state; one that dies takes only its own point with it."""
 
     def __init__(self, study: Study, functions: Functions, size: int) -> None:
         self.size, self._study, self._functions = size, study, functions
         _check_sendable(functions)
-        self._context = multiprocessing.get_context("spawn")
+        self._context: Any = _context()
+        self._ready: set[int] = set()
         self._workers = [self._start() for _ in range(size)]
 
     def _start(self) -> tuple[Any, Connection]:
@@ -111,9 +116,10 @@ class Local:
 
     def send(self, worker: int, axes: Axes) -> None:
         """One point through the worker's pipe; a worker that died idle is replaced first."""
-        if not self._workers[worker][0].is_alive():
-            self._workers[worker] = self._start()
-        self._workers[worker][1].send(axes)
+        if worker in self._ready and not self._workers[worker][0].is_alive():
+            self._bury(worker)
+        with suppress(OSError):  # it died just now: receive finds out
+            self._workers[worker][1].send(axes)
 
     def receive(self) -> list[tuple[int, Any]]:
         """Waits on all pipes; the end of a pipe is the death of its worker."""
@@ -121,18 +127,29 @@ class Local:
         found: list[tuple[int, Any]] = []
         for pipe in wait(list(pipes)):
             assert isinstance(pipe, Connection)
+            worker = pipes[pipe]
             try:
-                found.append((pipes[pipe], pipe.recv()))
+                said = pipe.recv()
+                if said is _READY:
+                    self._ready.add(worker)
+                else:
+                    found.append((worker, said))
             except (EOFError, OSError):
-                found.append((pipes[pipe], self._bury(pipes[pipe])))
+                found.append((worker, self._bury(worker)))
         return found
 
-    def _bury(self, worker: int) -> Died:
+    def _bury(self, worker: int) -> Died | Exception:
         process, pipe = self._workers[worker]
         pipe.close()
         process.join()
+        if worker not in self._ready:  # it would die again, and again
+            return DataError(
+                f"a worker ended{_how(process.exitcode)} before it could begin; what it said is above. In a script, "
+                'run_study belongs under `if __name__ == "__main__":`'
+            )
+        self._ready.remove(worker)
         self._workers[worker] = self._start()
-        return Died(_why(process.exitcode))
+        return Died(_why(_how(process.exitcode)))
 
     def close(self) -> None:
         """Kills: a worker holds nothing that is not on disk or to be measured again."""
@@ -155,7 +172,8 @@ class Cluster:
         self._own = not self._ray.is_initialized()
         if self._own:
             self._connect(address, size)
-        self.size = size or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        cores = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        self.size = min(size or cores, cores)  # an actor without a core would wait for ever
         self._arguments = study, dict(functions)
         actor = self._ray.remote(num_cpus=1)(_Actor)
         self._start = lambda: actor.remote(*self._arguments)
@@ -164,6 +182,7 @@ class Cluster:
 
     def _connect(self, address: str | None, size: int | None) -> None:
         quiet = {"log_to_driver": False, "configure_logging": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a study tells nobody that it ran
         own = {"include_dashboard": False, "num_cpus": size} if address is None else {}
         try:
             self._ray.init(address=address or "local", **quiet, **own)
@@ -176,16 +195,15 @@ class Cluster:
 
     def receive(self) -> list[tuple[int, Any]]:
         """Waits for the first; an actor that died is made anew, on whatever node has a core."""
-        ready, _ = self._ray.wait(list(self._running), num_returns=1)
-        found: list[tuple[int, Any]] = []
-        for reference in ready:
-            worker = self._running.pop(reference)
-            try:
-                found.append((worker, self._ray.get(reference)))
-            except self._ray.exceptions.RayActorError:
-                self._actors[worker] = self._start()
-                found.append((worker, Died(_why(None))))
-        return found
+        (reference,), _ = self._ray.wait(list(self._running), num_returns=1)
+        worker, errors = self._running.pop(reference), self._ray.exceptions
+        try:
+            return [(worker, self._ray.get(reference))]
+        except (errors.RayActorError, errors.OutOfMemoryError) as error:
+            if getattr(error, "actor_init_failed", False):  # it would fail again, and again
+                return [(worker, DataError(f"workers cannot start on Ray: {_last_line(error)}"))]
+            self._actors[worker] = self._start()
+            return [(worker, Died(_why()))]
 
     def close(self) -> None:
         """Ends the actors; a cluster that was joined goes on, one started here ends."""
@@ -216,6 +234,7 @@ def _serve(pipe: Connection, study: Study, functions: Functions) -> None:
     from cimphony.sweep.measure import Bench  # torch, seconds: only now, so that neither signal nor end is missed
 
     bench = Bench(study, functions)
+    pipe.send(_READY)
     while True:
         pipe.send(_measure(bench, inbox.get()))
 
@@ -248,11 +267,28 @@ def _check_sendable(functions: Functions) -> None:
         ) from None
 
 
-def _why(exit_code: int | None) -> str:
-    killed = exit_code is not None and exit_code < 0
-    how = f" by signal {signal.Signals(-exit_code).name}" if killed and exit_code is not None else ""
-    how = how or ("" if exit_code is None else f" with exit code {exit_code}")
+def _context() -> Any:
+    """Where there is a fork server, it loads torch once for all workers, and shares its pages with them."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cimphony.sweep.measure"])
+    return context
+
+
+def _how(exit_code: int | None) -> str:
+    """How a process ended."""
+    if exit_code is None:
+        return ""
+    return f" with exit code {exit_code}" if exit_code >= 0 else f" by signal {signal.Signals(-exit_code).name}"
+
+
+def _why(how: str = "") -> str:
     return (
         f"the worker died{how} while it measured this point; most often memory ran out: use fewer workers, or a "
         "smaller batch or text, then run again with --retry-failed"
     )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]

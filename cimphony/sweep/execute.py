@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -45,13 +45,12 @@ def run_study(
     """
     functions = dict(functions or {})
     check(study, tuple(functions))
-    store, began = Store(study, folder), perf_counter()
-    if retry_failed:
-        store.forget_failed()
-    wanted: list[Axes] = []
-    store.finish(wanted, complete=False, duration=0.0)
+    began, wanted = perf_counter(), list[Axes]()
     total = study.search.points or sum(1 for _ in study.grid())
-    with _bar(study.name, total, progress) as bar:
+    with closing(Store(study, folder)) as store, _bar(study.name, total, progress) as bar:
+        if retry_failed:
+            store.forget_failed()
+        store.finish(wanted, complete=False, duration=0.0)
         run = _Run(study, store, functions, workers, ray, bar)
         try:
             for batch in search.batches(study, store):

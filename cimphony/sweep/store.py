@@ -13,8 +13,10 @@ again. Everything else in the folder can be made from them.
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record, write_record
@@ -43,26 +45,36 @@ def failed(study: Study, axes: Axes, message: str, chip: dict[str, Any] | None =
 
 
 class Store:
-    """The folder of one study, open for writing."""
+    """The folder of one study, open for writing by one run at a time, until it is closed."""
 
     def __init__(self, study: Study, folder: str | Path) -> None:
-        """Make the folder, or go on with it. Raises DataError where it holds another study or cannot be written."""
+        """Make the folder, or go on with it.
+
+        Raises DataError where it holds another study, another run writes to it, or it cannot be written.
+        """
         self.study, self.folder = study, Path(folder)
         self.began = new_record("study", study.name)
-        if (self.folder / "study.yaml").exists():
-            self._go_on(load_study(self.folder / "study.yaml"))
         try:
             (self.folder / "points").mkdir(parents=True, exist_ok=True)
-            for left in (self.folder / "points").glob(".*.json.*"):  # half-written when something was killed
-                left.unlink()
-            definition = self.folder / "study.yaml.part"
-            definition.write_text(study.to_yaml(), encoding="utf-8")
-            definition.replace(self.folder / "study.yaml")
+            self._lock = _locked(self.folder)
+            with ExitStack() as failing:
+                failing.push(self._lock)
+                self._open()
+                self.points = read_points(self.folder)
+                failing.pop_all()  # opened: the lock is kept
         except OSError as error:
             raise DataError(
                 f"study folder {str(self.folder)!r} cannot be written: {error.strerror}; choose another with --out"
             ) from None
-        self.points = read_points(self.folder)
+
+    def _open(self) -> None:
+        if (self.folder / "study.yaml").exists():
+            self._go_on(load_study(self.folder / "study.yaml"))
+        for left in (self.folder / "points").glob(".*.json.*"):  # half-written when something was killed
+            left.unlink()
+        definition = self.folder / "study.yaml.part"
+        definition.write_text(self.study.to_yaml(), encoding="utf-8")
+        definition.replace(self.folder / "study.yaml")
 
     def _go_on(self, old: Study) -> None:
         was, now = old.model_dump(mode="json"), self.study.model_dump(mode="json")
@@ -78,6 +90,10 @@ class Store:
                 f"folder {str(self.folder)!r} holds a study of the axes {', '.join(old.axes)}; now they are "
                 f"{', '.join(self.study.axes)}. Values may be added, axes not: choose another folder with --out"
             )
+
+    def close(self) -> None:
+        """Let other runs have the folder."""
+        self._lock.close()
 
     def put(self, record: Record) -> None:
         """Keep the record of a point."""
@@ -119,6 +135,22 @@ class Store:
         )
         write_record(record, self.folder / "study.json")
         return record
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The folder's lock, held until it is closed or its process ends, however it ends."""
+    lock = (folder / ".lock").open("w", encoding="ascii")
+    try:
+        fcntl = import_module("fcntl")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise DataError(
+            f"study folder {str(folder)!r} is in use by another run; wait for it, or choose another with --out"
+        ) from None
+    except (ImportError, OSError):  # a system, or a network's disk, that has no such locks
+        pass
+    return lock
 
 
 def read_points(folder: str | Path) -> dict[str, Record]:

@@ -32,6 +32,7 @@ def test_a_point_is_what_the_verbs_give(tmp_path):
         seeds=[0, 1],
         ages=[0.0, 86_400.0],
         calibration=last_windows(tokens, 256),
+        exclude=NUMBERS["exclude"],
         progress=False,
     ).results
     assert record.complete
