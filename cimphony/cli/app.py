@@ -258,15 +258,17 @@ def chips_compare(
     show(Table(f"{one} and {other} differ in {len(rows)} fields", ("Field", one, other), rows))
 
 
-@app.command(epilog="Example: `cimphony reproduce hyflexpim`")
+@app.command(epilog="Examples: `cimphony reproduce hyflexpim`; `cimphony reproduce hyflexpim --claims accuracy`")
 def reproduce(
     paper: Annotated[str, typer.Argument(help="name of a paper, for example hyflexpim", show_default=False)],
+    claims: Annotated[str | None, typer.Option(metavar="NAME", help="other claims: accuracy of hyflexpim")] = None,
+    records: Annotated[Path | None, typer.Option(metavar="FOLDER", help="experiments they are held to")] = None,
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="where record and page go")] = Path("runs/papers"),
 ) -> None:
     """A paper's claims beside what comes out here, a verdict each; a record and a page with its figures redrawn."""
     from cimphony import papers
 
-    _keep_claims(papers.reproduce(paper), out, paper)
+    _keep_claims(papers.reproduce(paper, claims, records), out, f"{paper}-{claims}" if claims else paper)
 
 
 @app.command(epilog="Example: `cimphony validate`")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 from cimphony.errors import DataError
 from cimphony.papers import gain_cell_attention, hyflexpim, macros
@@ -28,11 +29,19 @@ def paper_names() -> list[str]:
     return sorted(_PAPERS)
 
 
-def reproduce(paper: str) -> Record:
+def reproduce(paper: str, claims: str | None = None, records: Path | None = None) -> Record:
     """Measure every claim of a paper; a record with claim, paper, ours, ratio and verdict.
 
-    Raises DataError for a paper that is not here.
+    Args:
+        claims: another set of claims than the paper's usual one: "accuracy" of hyflexpim.
+        records: folder of the experiments that such claims are held to; None: papers/results of this checkout.
+
+    Raises DataError for a paper, claims or records that are not here.
     """
     if paper not in _PAPERS:
         raise DataError(f"paper {paper!r} is not here; choose one of {', '.join(paper_names())}")
-    return _PAPERS[paper]()
+    if claims is None:
+        return _PAPERS[paper]()
+    if (paper, claims) != ("hyflexpim", "accuracy"):
+        raise DataError(f"claims = {claims!r} is not allowed for {paper}; leave it out, or take accuracy of hyflexpim")
+    return import_module("cimphony.papers.hyflexpim_measured").record(records)

@@ -19,7 +19,7 @@ STATUSES: dict[Status, str] = {
     "derived": "follows from the paper's own numbers; nothing is fitted",
     "conditional": "follows from the paper's numbers together with a calibrated baseline",
     "calibrated": "a number of the model was set from this very claim, which therefore proves nothing",
-    "trend": "a direction stated in words, looked for on small models of our own; nothing is said about its size",
+    "trend": "looked for on other models than the paper's, small ones of our own; only its direction can hold",
     "not derivable": "needs data that the paper does not give",
 }
 
