@@ -5,7 +5,8 @@
 A question is a start state and six operations, each a fixed permutation of eight states: `[Q] c P Q Q P P Q`. Asked
 without thinking the model answers `f`; thinking, it writes down every operation and the state after it; shown
 terse examples, the states alone. Two sets of models: `even` answers at once as well as by thinking, `seldom` has seen
-few answers without a thought and is worse at them. What is measured is in papers/results/llm-reasoning-*.json,
+few answers without a thought and is worse at them; which layers and which non-idealities matter is measured on `even`
+alone. What is measured is in papers/results/llm-reasoning-*.json,
 what follows from it in docs/reasoning.md.
 """
 
@@ -36,17 +37,13 @@ ROOT = Path(__file__).resolve().parent
 STATES, OPERATIONS, DEPTH = "abcdefgh", "PQ", 6
 HELD_OUT, STEPS, RATE = 64, 3000, 4e-3
 MODELS, CHIPS = 3, 10
-SIGMAS, REDUNDANT, FRAGILE = (0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.2), (0.08, 0.12), 0.1
+SIGMAS, REDUNDANT, FRAGILE = (0.02, 0.04, 0.06, 0.08, 0.12, 0.2), (0.08, 0.12), 0.1
 # every placement takes as many more cells as the three layers do once: three copies of a third, two halves, or all
 PLACEMENTS: dict[str, dict[str, int]] = {
     "shallow": {"model.layers.0.*": 4}, "middle": {"model.layers.1.*": 4}, "deep": {"model.layers.2.*": 4},
     "attention": {"*.self_attn.*": 3}, "mlp": {"*.mlp.*": 3}, "all": {"*": 2},
 }  # fmt: skip
-GROUPS = {
-    f"layer {at}{part and ' ' + part}": f"model.layers.{at}.{pattern}"
-    for at in range(3)
-    for part, pattern in (("", "*"), ("attention", "self_attn.*"), ("mlp", "mlp.*"))
-}
+GROUPS = {f"layer {at}": f"model.layers.{at}.*" for at in range(3)} | {"attention": "*.self_attn.*", "mlp": "*.mlp.*"}
 # how a question is asked: mode, and the style of two demonstrations before it
 ASKS: dict[str, tuple[Any, str | None]] = {
     "direct": ("direct", None), "thinking": ("thinking", None), "direct, examples": ("direct", "direct"),
@@ -308,11 +305,11 @@ class Study:
             for name, placed in PLACEMENTS.items()
         }
         others = {name: (PLAIN, chip, age) for name, (chip, age) in other_noise().items()}
-        for cases in (noises, copies, others):
+        for cases in (noises, copies) if self.kind == "seldom" else (noises, copies, others):
             for name, (asks, chip, age) in cases.items():
                 for model, net in enumerate(nets):
                     self.once("cases", model, name, lambda n=net, a=asks, c=chip, t=age: self.case(n, a, c, t))
-        for ask in PLAIN:
+        for ask in PLAIN if self.kind == "even" else ():
             for model, net in enumerate(nets):
                 self.once("sensitivity", model, ask, lambda n=net, a=ask: self.rank(n, a))
         self.write(complete=True)

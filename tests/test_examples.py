@@ -8,6 +8,7 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SAYS = {
     "own_llama.py": ["21 layers on crossbars", "energy [J]", "throughput [/s]"],
+    "questions.py": ["digital", "86400 s after programming", "three chips"],
     "digits_vit.py": ["rram-neurram", "pcm-256", "a day"],
 }
 

@@ -4,6 +4,7 @@ Modes are those of chat templates with a thinking switch (Qwen3's `enable_thinki
 once, `thinking` lets the model think first. Demonstrations before the question make either one in-context.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from cimphony.chip import Chip
@@ -100,14 +101,13 @@ def answer(
     found: dict[int, Answer] = {}
     with evaluating(model), progress_bar(f"{task.name}, {mode}", len(groups), progress) as advance:
         for group in groups:
-            drawn = _written(model, tokenizer, [prompts[index] for index in group], limit, sampling, group)
+            drawn = _written(model, tokenizer, [prompts[index] for index in group], limit, sampling, group, task.stop)
             for index, ids in zip(group, drawn, strict=True):
-                end = next((at for at, token in enumerate(ids) if token in _ends(model)), None)
-                text = tokenizer.decode(ids[:end], skip_special_tokens=False)
+                text, tokens, ended = _read(tokenizer, ids, _ends(model), task.stop)
                 status, given = _judge(task, task.questions[index], text, thought_end, mode == "thinking")
-                if end is None:
+                if not ended:
                     status, given = "truncated", None
-                found[index] = Answer(status, len(ids) if end is None else end + 1, text, given)
+                found[index] = Answer(status, tokens, text, given)
             advance()
     return Answers(tuple(found[index] for index in range(len(prompts))))
 
@@ -136,6 +136,7 @@ def evaluate_generation(
     settings = {
         "data": task.name,
         **asking,
+        "stop": task.stop,
         "sampling": sampling and asdict(sampling),
         "questions": len(task.questions),
     }
@@ -199,6 +200,28 @@ class _Draw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
 
 
+class _Stop(StoppingCriteria):
+    """Ends every output that holds a text."""
+
+    def __init__(self, tokenizer: Any, stop: str, prompt: int) -> None:
+        self.tokenizer, self.stop, self.prompt = tokenizer, stop, prompt
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        """Whether each question's output is at its end."""
+        texts = [self.tokenizer.decode(row) for row in input_ids[:, self.prompt :].tolist()]
+        return torch.tensor([self.stop in text for text in texts], device=input_ids.device)
+
+
+def _read(tokenizer: Any, ids: list[int], ends: list[int], stop: str | None) -> tuple[str, int, bool]:
+    """An output's text, its tokens with the one that ends it, and whether it did end."""
+    end = next((at for at, token in enumerate(ids) if token in ends), None)
+    text = tokenizer.decode(ids[:end], skip_special_tokens=False)
+    if stop is not None and stop in text:
+        tokens = bisect_left(range(len(ids)), True, key=lambda count: stop in tokenizer.decode(ids[:count]))
+        return text.partition(stop)[0], tokens, True
+    return text, len(ids) if end is None else end + 1, end is not None
+
+
 def _written(
     model: PreTrainedModel,
     tokenizer: Any,
@@ -206,6 +229,7 @@ def _written(
     limit: int,
     sampling: Sampling | None,
     questions: Sequence[int],
+    stop: str | None,
 ) -> list[list[int]]:
     """New token ids of each prompt, padding included."""
     width = max(map(len, prompts))
@@ -220,8 +244,9 @@ def _written(
     config.update(max_new_tokens=limit, max_length=None, do_sample=False, pad_token_id=pad, num_beams=1)
     config.update(temperature=1.0, top_k=50, top_p=1.0)  # a model's own would warn: they are processors here
     output: Any = model.generate(  # type: ignore[operator]
-        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors
-    )
+        input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors,
+        stopping_criteria=StoppingCriteriaList([] if stop is None else [_Stop(tokenizer, stop, width)]),
+    )  # fmt: skip
     return output[:, width:].tolist()
 
 

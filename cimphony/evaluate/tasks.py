@@ -10,7 +10,7 @@ from cimphony.errors import DataError
 
 LAST_WORD = r"(\S+)\s*$"
 _FIELDS = {"prompt", "answer", "worked", "shot"}
-_SETTINGS = {"pattern", "max_new_tokens"}
+_SETTINGS = {"pattern", "max_new_tokens", "stop"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Task:
         pattern: a regular expression with one group; its last match in the output is the model's answer.
         shots: demonstrations, asked before every question in the order given; `first` chooses how many.
         max_new_tokens: an output of more tokens is cut off and counts as wrong.
+        stop: a text that ends an output, for models that do not end by themselves; None: only their own end does.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Task:
     shots: tuple[Question, ...] = ()
     pattern: str = LAST_WORD
     max_new_tokens: int = 256
+    stop: str | None = None
 
     def answer_in(self, text: str) -> str | None:
         """The answer that a text gives, None where it gives none."""
@@ -69,8 +71,8 @@ def load_task(path: str | Path) -> Task:
     """A task from a JSON-lines file.
 
     A line is a question, `{"prompt": ..., "answer": ...}`. With `"shot": true` it is a demonstration, and `"worked"`
-    is what the assistant writes in it (else the answer alone). A line without a prompt has settings: `pattern` and
-    `max_new_tokens`, as in `Task`.
+    is what the assistant writes in it (else the answer alone). A line without a prompt has settings: `pattern`,
+    `max_new_tokens` and `stop`, as in `Task`.
 
     Raises DataError that names the line where a file is not of this form.
     """
@@ -125,4 +127,6 @@ def _settings(row: dict[str, Any], place: str) -> dict[str, Any]:
     tokens = row.get("max_new_tokens", 1)
     if not isinstance(tokens, int) or tokens < 1:
         raise DataError(f"{place}: max_new_tokens = {tokens!r}; choose 1 or more")
+    if not (isinstance(row.get("stop", " "), str) and row.get("stop", " ")):
+        raise DataError(f"{place}: stop = {row['stop']!r}; give a text, or leave it out")
     return row

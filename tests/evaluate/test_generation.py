@@ -1,6 +1,7 @@
 """Generation on tasks with an answer: modes, statuses, seeded samples, chips, and what bad files are told."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -26,7 +27,7 @@ def scripted(monkeypatch, *outputs):
     rows = [[WORDS.index(word) for word in text.split()] for text in outputs]
     width = max(map(len, rows))
     padded = [row + [0] * (width - len(row)) for row in rows]
-    monkeypatch.setattr(generation, "_written", lambda *given: [padded[at] for at in given[-1]])
+    monkeypatch.setattr(generation, "_written", lambda *given: [padded[at] for at in given[5]])
     return model()
 
 
@@ -50,6 +51,17 @@ def test_right_wrong_malformed_truncated(monkeypatch):
     found = answer(scripted(monkeypatch, *outputs), tokenizer(), TASK, mode="thinking")
     assert [one.status for one in found.answers] == ["right", "malformed", "malformed"]
     assert found.answers[0].given == "c"
+
+
+def test_a_text_that_ends_outputs():
+    net, text = model(), tokenizer()
+    plain = [one.text.split() for one in answer(net, text, TASK).answers]
+    word = plain[0][1]  # said somewhere on the way
+    stopped = answer(net, text, replace(TASK, stop=word)).answers
+    for before, one in zip(plain, stopped, strict=True):
+        assert one.text.split() == (before[: before.index(word)] if word in before else before)
+        assert one.tokens == (before.index(word) + 1 if word in before else TASK.max_new_tokens)
+        assert (one.status != "truncated") == (word in before)
 
 
 def test_batches_and_order_do_not_matter():
@@ -147,6 +159,7 @@ def test_a_task_file(tmp_path):
         ('{"pattern": "("}', "not a regular expression"),
         ('{"pattern": "a"}', "pattern has 0 groups; give it one"),
         ('{"max_new_tokens": 0}', "max_new_tokens = 0"),
+        ('{"stop": ""}', "stop = ''; give a text"),
         ('{"pattern": "(a)"}', "has no questions"),
     ],
 )
