@@ -20,6 +20,7 @@ _p, _i32, _i64, _u32 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cim_bounds": (_p, _i64, _i64, _i64, _i64, _p),
     "cim_pack_cells": (_p, _p, _i64, _i64),
+    "cim_unpack_cells": (_p, _i64, _i64, _i64, _p),
     "cim_pack_inputs": (_p, _i64, _i64, _i64, _i32, _i32, _i32, _i32, _p),
     "cim_read_tables": (_p, _p, _i32, _i32, _i32, _i64, _i64, _i64, _p),
     "cim_read_token": (_p, _p, _p, _i32, _i64, _i64, _p),

@@ -64,6 +64,8 @@ EXPORT int cim_widest_entry();  // bytes of the largest table entry of this buil
 EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows, int64_t columns,
                        int64_t rows_per_block, int32_t *result);
 EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64_t first_tile, int64_t last_tile);
+EXPORT void cim_unpack_cells(const Cells *cells, int64_t columns, int64_t first_tile, int64_t last_tile,
+                             int16_t *conductance);
 EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows, int64_t rows_per_block,
                             int32_t group, int32_t entry_bytes, int32_t low_bit, int32_t bits, uint64_t *words);
 EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int32_t entry_bytes,

@@ -69,6 +69,27 @@ EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64
                 }
 }
 
+// The conductances [slice, row, column] of packed cells, `columns` of them, back.
+EXPORT void cim_unpack_cells(const Cells *cells, int64_t columns, int64_t first_tile, int64_t last_tile,
+                             int16_t *conductance) {
+    const Cells &c = *cells;
+    const int8_t *rest = c.rest + first_tile * c.slices * c.rows * TILE;
+    const uint32_t *planes = c.planes + first_tile * c.slices * c.rows * c.plane_count;
+    for (int64_t tile = first_tile; tile < last_tile; tile++)
+        for (int64_t first = 0; first < c.rows; first += c.rows_per_block)
+            for (int64_t slice = 0; slice < c.slices; slice++)
+                for (int64_t row = first; row < std::min(first + c.rows_per_block, c.rows); row++) {
+                    int16_t *to = conductance + (slice * c.rows + row) * columns + tile * TILE;
+                    for (int64_t i = 0; i < std::min<int64_t>(TILE, columns - tile * TILE); i++) {
+                        int level = c.base;
+                        for (int plane = 0; plane < c.plane_count; plane++) level += (planes[plane] >> i & 1) << plane;
+                        to[i] = (int16_t)(256 * level + rest[i]);
+                    }
+                    rest += TILE;
+                    planes += c.plane_count;
+                }
+}
+
 // Byte i bit j -> byte j bit i (Hacker's Delight, section 7-3).
 static inline uint64_t transpose(uint64_t x) {
     uint64_t t = (x ^ x >> 7) & 0x00AA00AA00AA00AAull;

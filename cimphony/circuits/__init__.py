@@ -4,11 +4,12 @@ from cimphony.circuits.cells import Cells, continuous, write
 from cimphony.circuits.converter import Converter, converter, quantise_inputs
 from cimphony.circuits.crossbar import corrections, reference_read
 from cimphony.circuits.encoding import decode, encode, quantise_weights, round_half_up
-from cimphony.circuits.read import kernel_name, largest_sum, read
+from cimphony.circuits.read import compact, kernel_name, largest_sum, read
 
 __all__ = [
     "Cells",
     "Converter",
+    "compact",
     "continuous",
     "converter",
     "corrections",

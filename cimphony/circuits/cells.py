@@ -1,5 +1,6 @@
 """Programmed cells: what a layer's columns in one cell mode hold after writing and ageing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -26,7 +27,8 @@ class Cells:
     mode: Mode
     slices: tuple[Slice, ...]
     fraction_bits: int
-    conductance: Tensor  # int16 [slice, row, column]
+    held: Tensor | Callable[[], Tensor]  # conductances, int16 [slice, row, column], or what makes them
+    shape: tuple[int, int, int]  # slices, rows, columns
     read_variance: Tensor | None  # int32 [slice, row, column], units of (grid step / 4)^2; None: quiet
     flipped: Tensor | None  # bool [slice, block, column]: stored inverted; None: none is
     converter: Converter
@@ -37,19 +39,31 @@ class Cells:
     memo: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
+    def conductance(self) -> Tensor:
+        """int16 [slice, row, column]."""
+        return self.held if isinstance(self.held, Tensor) else self.held()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the conductances are."""
+        return self.held.device if isinstance(self.held, Tensor) else torch.device("cpu")
+
+    @property
     def blocks(self) -> list[slice]:
         """Row ranges that are summed before conversion."""
-        rows, step = self.conductance.shape[1], self.rows_per_block
+        rows, step = self.shape[1], self.rows_per_block
         return [slice(low, min(low + step, rows)) for low in range(0, rows, step)]
 
     def to(self, device: Any) -> "Cells":
         """The same cells on another torch device."""
-        moved = {one.name: getattr(self, one.name) for one in fields(self)}
+        if torch.device(device) == self.device:
+            return self
+        moved = {one.name: getattr(self, one.name) for one in fields(self)} | {"held": self.conductance}
         return replace(self, **{name: value.to(device) for name, value in moved.items() if isinstance(value, Tensor)})
 
-    def _slice_levels(self, s: int) -> Tensor:
+    def _slice_levels(self, s: int, conductance: Tensor) -> Tensor:
         """Levels [row, column] (float64) of a slice with inverted columns turned back."""
-        levels = self.conductance[s].to(torch.float64) * 2.0**-self.fraction_bits
+        levels = conductance[s].to(torch.float64) * 2.0**-self.fraction_bits
         if self.flipped is None:
             return levels
         flipped = _by_row(self.flipped[s], self.rows_per_block, levels.shape[0])
@@ -57,9 +71,10 @@ class Cells:
 
     def weights(self) -> Tensor:
         """Effective weight integers [row, column] (float64): what an ideal converter would read."""
-        total = torch.zeros(self.conductance.shape[1:], dtype=torch.float64, device=self.conductance.device)
+        conductance = self.conductance
+        total = torch.zeros(self.shape[1:], dtype=torch.float64, device=conductance.device)
         for s, one in enumerate(self.slices):
-            total.add_(self._slice_levels(s) - one.offset, alpha=one.place * (one.polarity or 1))
+            total.add_(self._slice_levels(s, conductance) - one.offset, alpha=one.place * (one.polarity or 1))
         return total if self.gain == 1 else total / self.gain
 
     def weight_variance(self) -> Tensor | None:
@@ -112,7 +127,8 @@ def write(
         slices,
         bits,
         conductance,
-        variance,
+        (len(slices), rows, columns),
+        _one_number(variance),
         flips,
         converter(unit, mode, bits, largest_sum),
         unit.rows,
@@ -147,6 +163,13 @@ def _write_rows(
             variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
     variances = torch.stack(variance) if variance else None
     return torch.stack(conductance), variances, torch.stack(flips) if flips else None
+
+
+def _one_number(variance: Tensor | None) -> Tensor | None:
+    """Where every cell has the same variance, one number in memory."""
+    if variance is None or not variance.numel() or bool((variance != variance.view(-1)[0]).any()):
+        return variance
+    return variance.view(-1)[0].clone().expand(variance.shape)
 
 
 def _on_grid(levels: Tensor, bits: int) -> Tensor:

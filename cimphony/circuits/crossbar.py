@@ -26,12 +26,13 @@ def reference_read(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: i
     Returns: int64 [token, column], in steps of the converter: multiply by `cells.converter.step *
         2^-cells.fraction_bits` for weight units, then add `corrections`.
     """
-    total = torch.zeros(inputs.shape[0], cells.conductance.shape[2], dtype=torch.int64, device=inputs.device)
+    conductance = cells.conductance
+    total = torch.zeros(inputs.shape[0], cells.shape[2], dtype=torch.int64, device=inputs.device)
     for b, rows in enumerate(cells.blocks):
         for j, place in enumerate(input_places(coding)):
             digits = input_digits(inputs[:, rows], coding, j)
             for s, one in enumerate(cells.slices):
-                sums = _product(digits, cells.conductance[s, rows])
+                sums = _product(digits, conductance[s, rows])
                 if cells.read_variance is not None:
                     sums = sums + _read_noise(digits, cells, coding, b, j, s, seed, first_token)
                 codes = cells.converter.convert(sums)
@@ -47,7 +48,7 @@ def corrections(inputs: Tensor, cells: Cells, coding: InputCoding) -> Tensor | N
     offset = round(sum(one.place * (one.polarity or 1) * one.offset for one in cells.slices))
     if offset == 0 and cells.flipped is None:
         return None
-    total = (inputs.sum(dim=1, keepdim=True) * -offset).expand(-1, cells.conductance.shape[2]).clone()
+    total = (inputs.sum(dim=1, keepdim=True) * -offset).expand(-1, cells.shape[2]).clone()
     if cells.flipped is not None:
         for b, rows in enumerate(cells.blocks):
             block_sum = inputs[:, rows].sum(dim=1, keepdim=True)
@@ -74,7 +75,7 @@ def _read_noise(
 ) -> Tensor:
     """One normal number for each read of a column, with the variance of the cells that the inputs select."""
     assert cells.read_variance is not None
-    tokens, columns = digits.shape[0], cells.conductance.shape[2]
+    tokens, columns = digits.shape[0], cells.shape[2]
     reads = (len(cells.blocks), len(input_places(coding)), len(cells.slices))
     index = (b * reads[1] + j) * reads[2] + s  # which read of a token
     stream = Stream(seed, cells.stream, f"read {index}")

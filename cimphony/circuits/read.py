@@ -1,6 +1,6 @@
 """One entry for every read: the fast path where there is one, the reference where there is none. Same bits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -43,14 +43,53 @@ class _Plan:
 
 def read(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int, first_token: int) -> Tensor:
     """The product [token, column] (float64) of input integers [token, row] with the cells, in weight units."""
-    if not coding.signed and coding.bits is not None:  # a sign bit that is 0 reads nothing and adds nothing
-        coding = coding.model_copy(update={"bits": coding.bits + 1, "signed": True})
+    coding = _with_sign(coding)
     codes = read_codes(inputs, cells, coding, seed=seed, first_token=first_token)
     product = codes.to(torch.float64) * (cells.converter.step * 2.0**-cells.fraction_bits)
     if cells.gain != 1:
         product /= cells.gain
     exact = corrections(inputs, cells, coding)
     return product if exact is None else product + exact
+
+
+def _with_sign(coding: InputCoding) -> InputCoding:
+    """A sign bit that is 0 reads nothing and adds nothing."""
+    if coding.signed or coding.bits is None:
+        return coding
+    return coding.model_copy(update={"bits": coding.bits + 1, "signed": True})
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Conductances that are kept only as the reads hold them."""
+
+    runs: tuple[PackedCells, ...]
+    order: Tensor | None  # columns as laid out; None: as they are
+    columns: int
+
+    def __call__(self) -> Tensor:
+        """int16 [slice, row, column]."""
+        whole = torch.cat([run.unpack(self.columns) for run in self.runs], dim=1)
+        return whole if self.order is None else whole[:, :, self.order.argsort()]
+
+
+def compact(cells: Cells, coding: InputCoding) -> Cells:
+    """The same cells in half the memory: as the fast read of these inputs holds them, and no other way."""
+    coding = _with_sign(coding)
+    plan = _plan(cells, coding)
+    if plan.kernel in ("reference", "planes"):
+        return cells
+    runs = tuple(run.cells for run in plan.runs)
+    if not runs:  # all columns collapsed; what they hold is still asked for
+        runs = (pack(cells.conductance, torch.empty(0), cells.rows_per_block),)
+    lean = replace(cells, held=_Laid(runs, _order(plan.proven), cells.shape[2]))
+    lean.memo.update(cells.memo)
+    return lean
+
+
+def _order(proven: Tensor | None) -> Tensor | None:
+    """Converted columns first, then those of the product."""
+    return None if proven is None else torch.cat([(~proven).nonzero(), proven.nonzero()]).flatten()
 
 
 def read_codes(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int = 0, first_token: int = 0) -> Tensor:
@@ -66,7 +105,7 @@ def read_codes(inputs: Tensor, cells: Cells, coding: InputCoding, *, seed: int =
     codes = _converted(inputs, cells, coding, plan, seed, first_token)
     if plan.product is None or plan.proven is None:
         return codes
-    total = torch.empty(inputs.shape[0], cells.conductance.shape[2], dtype=torch.int64)
+    total = torch.empty(inputs.shape[0], cells.shape[2], dtype=torch.int64)
     total[:, plan.proven] = collapse.multiply(inputs, plan.product, _bits(coding)).to(torch.int64)
     total[:, ~plan.proven] = codes.to(torch.int64)
     return total
@@ -79,7 +118,7 @@ def _bits(coding: InputCoding) -> int:
 
 def kernel_name(cells: Cells, coding: InputCoding | None = None) -> Kernel:
     """Which implementation `read` takes for these cells, with 8-bit serial inputs unless told."""
-    return _plan(cells, coding or InputCoding.model_validate({})).kernel
+    return _plan(cells, _with_sign(coding or InputCoding.model_validate({}))).kernel
 
 
 def _plan(cells: Cells, coding: InputCoding) -> _Plan:
@@ -92,24 +131,27 @@ def _plan(cells: Cells, coding: InputCoding) -> _Plan:
 
 def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
     reference = _Plan(None, None, (), None, "reference")
-    if cells.conductance.device.type == "cuda":
+    if cells.device.type == "cuda":
         return _plan_planes(cells, coding) or reference
-    if cells.conductance.device.type != "cpu" or native.library() is None:
+    if cells.device.type != "cpu" or native.library() is None:
         return reference
-    factor, product, proven = _factors(cells), None, _proven(cells, coding)
+    conductance, factor, product = cells.conductance, _factors(cells), None
+    proven = _proven(cells, conductance, coding)
     if cells.converter.low is None and cells.read_variance is None:  # every sum passes unchanged
-        product = collapse.fold(cells.conductance, factor, cells.rows_per_block, 0)
+        product = collapse.fold(conductance, factor, cells.rows_per_block, 0)
         return _Plan(product, None, (), None, "collapsed")
     if proven is not None and proven.sum() * _WORTH_SPLITTING > proven.numel():
         shape = (cells.rows_per_block, cells.fraction_bits)
-        product = collapse.fold(cells.conductance[:, :, proven], factor[:, :, proven], *shape)
+        product = collapse.fold(conductance[:, :, proven], factor[:, :, proven], *shape)
         if proven.all():
             return _Plan(product, None, (), None, "collapsed")
     else:
         proven = None
-    kept = slice(None) if proven is None else ~proven
-    variance = _variance(cells)
-    runs = _runs(cells, coding, cells.conductance[:, :, kept], factor[:, :, kept], variance)
+    order, variance = _order(proven), _variance(cells)
+    if order is not None:
+        conductance, factor = conductance[:, :, order], factor[:, :, order]
+    count = cells.shape[2] if proven is None else int((~proven).sum())
+    runs = _runs(cells, coding, conductance, factor, count, variance)
     if runs is None:
         return reference
     return _Plan(product, proven, runs, variance, "direct" if runs[0].code is None else "tables")
@@ -125,17 +167,18 @@ def _plan_planes(cells: Cells, coding: InputCoding) -> _Plan | None:
     except ImportError:
         return None
     places = sum(abs(s.place) for s in cells.slices) * sum(abs(place) for place in input_places(coding))
+    conductance = cells.conductance
     fits = len(cells.blocks) * places * max(abs(one.low), one.high) <= INT32
-    if not fits or not planes.applies(cells.conductance, cells.rows_per_block, one.multiplier, one.shift):
+    if not fits or not planes.applies(conductance, cells.rows_per_block, one.multiplier, one.shift):
         return None
-    gpu = planes.Cells(cells.conductance.half(), _factors(cells).to(torch.int32).contiguous())
+    gpu = planes.Cells(conductance.half(), _factors(cells).to(torch.int32).contiguous())
     return _Plan(None, None, (), None, "planes", gpu)
 
 
 _WORTH_SPLITTING = 4  # columns are split between product and conversion from a quarter of them proven
 
 
-def _proven(cells: Cells, coding: InputCoding) -> Tensor | None:
+def _proven(cells: Cells, conductance: Tensor, coding: InputCoding) -> Tensor | None:
     """Columns whose read is provably one integer product."""
     one = cells.converter
     if cells.read_variance is not None or (one.multiplier, one.shift) != (1, cells.fraction_bits):
@@ -144,14 +187,14 @@ def _proven(cells: Cells, coding: InputCoding) -> Tensor | None:
         return None
     signed = coding.coding != "bit_serial"
     shape = (cells.rows_per_block, cells.fraction_bits, input_top(coding))
-    return collapse.provable(cells.conductance, *shape, one.low, one.high, signed)
+    return collapse.provable(conductance, *shape, one.low, one.high, signed)
 
 
 def _factors(cells: Cells) -> Tensor:
     """Place values of slices with their signs, int32 [slice, block, column]."""
     places = torch.tensor([one.place * (one.polarity or 1) for one in cells.slices], dtype=torch.int32)
-    places = places.to(cells.conductance.device)
-    factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), cells.conductance.shape[2])
+    places = places.to(cells.device)
+    factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), cells.shape[2])
     return factor if cells.flipped is None else torch.where(cells.flipped, -factor, factor)
 
 
@@ -159,14 +202,17 @@ def _variance(cells: Cells) -> Tensor | int | None:
     """One number where every cell has the same."""
     if cells.read_variance is None:
         return None
-    first = int(cells.read_variance.view(-1)[0])
+    first = int(cells.read_variance[0, 0, 0])
     return first if bool((cells.read_variance == first).all()) else cells.read_variance
 
 
 def _runs(
-    cells: Cells, coding: InputCoding, conductance: Tensor, factor: Tensor, variance: Tensor | int | None
+    cells: Cells, coding: InputCoding, conductance: Tensor, factor: Tensor, count: int, variance: Tensor | int | None
 ) -> tuple[_Run, ...] | None:
-    """Runs of row blocks short enough for totals of 32 bits; None where no compiled read applies."""
+    """The first `count` columns in runs of row blocks short enough for totals of 32 bits.
+
+    None where no compiled read applies.
+    """
     one, step = cells.converter, cells.rows_per_block
     if one.low is None or one.high is None:
         return None
@@ -177,7 +223,7 @@ def _runs(
     runs = []
     for first in range(0, len(cells.blocks), blocks):
         rows = slice(first * step, (first + blocks) * step)
-        packed = pack(conductance[:, rows], factor[:, first : first + blocks], step)
+        packed = pack(conductance[:, rows], factor[:, first : first + blocks], step).first(count)
         code = tables.conversion(packed.sums, one.multiplier, one.shift, one.low, one.high)
         if coding.coding != "bit_serial" or variance is not None:
             code = None
@@ -235,12 +281,12 @@ def largest_sum(inputs: Tensor, cells: Cells, coding: InputCoding, quantile: flo
 
     With `quantile` below 1 the value that this share of the sums stays under.
     """
-    largest = 0.0
+    largest, conductance = 0.0, cells.conductance
     for rows in cells.blocks:
         for j in range(len(input_places(coding))):
             digits = input_digits(inputs[:, rows], coding, j).to(torch.float64)
             for s in range(len(cells.slices)):
-                sums = (digits @ cells.conductance[s, rows].to(torch.float64)).abs().flatten()
+                sums = (digits @ conductance[s, rows].to(torch.float64)).abs().flatten()
                 if quantile < 1:
                     rank = max(1, min(sums.numel(), round(quantile * sums.numel())))
                     largest = max(largest, float(sums.kthvalue(rank).values))

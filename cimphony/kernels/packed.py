@@ -2,12 +2,13 @@
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from cimphony import native
 
@@ -72,6 +73,23 @@ class PackedCells:
         levels = (self.planes.shape[-1], self.base, int(self.levels_only))
         return ctypes.byref(_Cells(*shape, *where, *levels, _Converter(*converter)))
 
+    def first(self, columns: int) -> "PackedCells":
+        """The first columns alone, in the same memory."""
+        if columns == self.columns:
+            return self
+        padded = -(-columns // TILE) * TILE
+        return replace(self, columns=columns, factor=self.factor[:, :, :padded].contiguous())
+
+    def unpack(self, columns: int) -> Tensor:
+        """Conductances int16 [slice, row, column] of the first columns."""
+        library = native.library()
+        assert library is not None
+        result = torch.empty(self.slices, self.rows, columns, dtype=torch.int16)
+        cells, to = self.struct(), result.data_ptr()
+        whole = replace(self, columns=columns)
+        whole.over_tiles(lambda first, last: library.cim_unpack_cells(cells, columns, first, last, to))
+        return result
+
     def over_tiles(self, work: Callable[[int, int], None], threads: int | None = None) -> None:
         """Call `work(first, last)` for ranges of tiles, side by side; the library releases Python's lock."""
         count = max(1, min(threads or torch.get_num_threads(), self.tiles))
@@ -87,7 +105,7 @@ def pack(conductance: Tensor, factor: Tensor, rows_per_block: int) -> PackedCell
 
     Args:
         conductance: int16 [slice, row, column].
-        factor: int32 [slice, block, column], place value of the slice with its signs.
+        factor: int32 [slice, block, column], place value of the slice with its signs; empty: nothing is read.
     """
     library = native.library()
     assert library is not None
@@ -105,7 +123,7 @@ def pack(conductance: Tensor, factor: Tensor, rows_per_block: int) -> PackedCell
         rows_per_block,
         torch.empty(tiles, slices * rows, TILE, dtype=torch.int8),
         torch.empty(tiles, slices * rows, planes, dtype=torch.int32),
-        torch.nn.functional.pad(factor.to(torch.int32), (0, tiles * TILE - columns)).contiguous(),
+        factor if not factor.numel() else F.pad(factor.to(torch.int32), (0, tiles * TILE - columns)).contiguous(),
         bottom,
         (smallest, largest),
         not between and bottom >= 0 and largest <= UINT16,

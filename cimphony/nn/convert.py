@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -26,6 +26,7 @@ from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters,
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, Stamp, analog_class, place_ranks
 from cimphony.nn.low_rank import FusedLowRank
+from cimphony.nn.programmed import Memory
 from cimphony.nn.special_functions import attach_special, detach_special
 from cimphony.nn.tiles import Tiles
 
@@ -287,16 +288,19 @@ def _acams(model: nn.Module, layers: dict[str, AnalogLayer]) -> list[Any]:
     return behind + passes + [one for one in attention_layers(model).values() if isinstance(one, AcamAttention)]
 
 
-def program_(model: nn.Module, *, seed: int = 0) -> nn.Module:
+def program_(model: nn.Module, *, seed: int = 0, memory: Memory = "stored") -> nn.Module:
     """Write the weights: one seed is one draw of programming noise, one manufactured chip.
 
-    The same seed gives the same cells on any machine, in any order. Raises StateError where ranges are missing,
-    DataError where weights hold NaN or Inf.
+    The same seed gives the same cells on any machine, in any order. With `memory="regenerated"` layers of exact
+    fidelity keep one byte a weight and write their cells anew, the same ones, at every read: some ten times less
+    memory, and slower. Raises StateError where ranges are missing, DataError where weights hold NaN or Inf.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise DataError(f"seed = {seed!r} is not allowed: it must be an integer from 0 to 2^63 - 1")
+    if memory not in get_args(Memory):
+        raise DataError(f"memory = {memory!r} is not allowed: it must be one of {', '.join(get_args(Memory))}")
     for layer in converted_layers(model, "program_").values():
-        layer.program(seed=seed)
+        layer.program(seed=seed, memory=memory)
     for attention in attention_layers(model).values():
         attention.program(seed)
     for activation in acam_activations(model).values():

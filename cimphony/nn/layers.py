@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cimphony.errors import StateError
 from cimphony.nn.acam import Readout
 from cimphony.nn.low_rank import FusedLowRank
-from cimphony.nn.programmed import Assignment, Axis
+from cimphony.nn.programmed import Assignment, Axis, Memory
 from cimphony.nn.tiles import Tiles
 
 
@@ -26,7 +26,8 @@ class _StraightThrough(torch.autograd.Function):
         """Inputs [token, row], weight [row, column]."""
         assert tiles.programmed is not None
         ctx.save_for_backward(inputs)
-        ctx.effective = tiles.programmed.weights
+        if ctx.needs_input_grad[0]:
+            ctx.effective = tiles.programmed.weights
         return tiles.matmul(inputs)
 
     @staticmethod
@@ -77,10 +78,11 @@ class AnalogLayer(nn.Module):
         """The weight as matrices [row, column], one for each entry of `tiles`."""
         raise NotImplementedError
 
-    def program(self, *, seed: int, seconds: float = 0.0, rewrites: int = 0) -> None:
-        """Write the present weights into cells."""
+    def program(self, *, seed: int, seconds: float = 0.0, rewrites: int = 0, memory: Memory | None = None) -> None:
+        """Write the present weights into cells; without `memory`, kept as those before them."""
         for tiles, matrix in zip(self.tiles, self.matrices(), strict=True):
-            tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites)
+            kept = memory or (tiles.programmed.memory if tiles.programmed is not None else "stored")
+            tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites, memory=kept)
         if self.readout is not None:
             self.readout.program(seed, rewrites)
         self._written = Stamp(self.weight)

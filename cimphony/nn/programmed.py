@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cimphony.chip import MODES, Mode
-from cimphony.circuits import Cells
+from cimphony.chip import MODES, CrossbarUnit, Mode
+from cimphony.circuits import Cells, compact, write
 
 Axis = Literal["row", "column"]
+Memory = Literal["stored", "regenerated"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,38 @@ class Assignment:
         return Assignment(self.axis, {mode: indices.to(device) for mode, indices in self.modes.items()})
 
 
+def smallest_integer(integers: Tensor) -> torch.dtype:
+    """The narrowest dtype that holds whole numbers."""
+    largest = float(integers.abs().max()) if integers.numel() else 0.0
+    return next(kind for kind in (torch.int8, torch.int16, torch.int32) if largest <= torch.iinfo(kind).max)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one mode's cells are written from: the same cells every time, because noise is a function of the seed."""
+
+    unit: CrossbarUnit
+    mode: Mode
+    integers: Tensor  # [row, column], in as few bytes as hold the weights
+    seed: int
+    name: str
+    seconds: float
+    largest_sum: float | None
+
+    def write(self) -> Cells:
+        """The cells."""
+        given = {"seed": self.seed, "name": self.name, "seconds": self.seconds, "largest_sum": self.largest_sum}
+        return write(self.unit, self.mode, self.integers.to("cpu", torch.float64), **given).to(self.integers.device)
+
+    def keep(self, memory: Memory) -> "Cells | Recipe":
+        """The cells as the reads hold them, or this, with which every read writes them anew."""
+        return self if memory == "regenerated" else compact(self.write(), self.unit.input)
+
+    def to(self, device: Any) -> "Recipe":
+        """The same on another torch device."""
+        return replace(self, integers=self.integers.to(device))
+
+
 @dataclass(frozen=True)
 class Programmed:
     """One manufactured chip's cells for a weight matrix, at one age."""
@@ -52,7 +85,7 @@ class Programmed:
     seconds: float
     rewrites: int
     assignment: Assignment
-    cells: dict[Mode, Cells]  # empty where fidelity is effective: only the effective weights are read
+    kept: dict[Mode, Cells | Recipe]  # empty where fidelity is effective: only the effective weights are read
     scale: Tensor  # float64 [column], output units of one weight integer, drift compensation included
     compensation: float  # 1: none
     held: Tensor | None  # effective weights [row, column] in the layer's dtype; None: decoded from cells when asked
@@ -60,9 +93,29 @@ class Programmed:
     dtype: torch.dtype
     others: tuple["Programmed", ...] = ()  # further copies of a redundant layer, whose outputs are averaged with these
 
-    @cached_property
+    @property
+    def cells(self) -> dict[Mode, Cells]:
+        """The cells by mode; written anew where their noise is regenerated."""
+        return {mode: one.write() if isinstance(one, Recipe) else one for mode, one in self.kept.items()}
+
+    @property
+    def memory(self) -> Memory:
+        """Whether cells are stored, or regenerated at every read."""
+        return "regenerated" if any(isinstance(one, Recipe) for one in self.kept.values()) else "stored"
+
+    @property
     def weights(self) -> Tensor:
-        """Effective weights [row, column]: what an ideal converter would read, the mean of all copies."""
+        """Effective weights [row, column]: what an ideal converter would read, the mean of all copies.
+
+        A number a weight in the layer's dtype, decoded once and then kept, unless cells are regenerated.
+        """
+        return self._weights() if self.memory == "regenerated" else self._stored_weights
+
+    @cached_property
+    def _stored_weights(self) -> Tensor:
+        return self._weights()
+
+    def _weights(self) -> Tensor:
         if self.others:
             return torch.stack([self._own, *(one.weights for one in self.others)]).mean(dim=0)
         return self._own
@@ -94,7 +147,7 @@ class Programmed:
         return replace(
             self,
             assignment=self.assignment.to(device),
-            cells={mode: cells.to(device) for mode, cells in self.cells.items()},
+            kept={mode: one.to(device) for mode, one in self.kept.items()},
             scale=move(self.scale),
             held=move(self.held),
             variance=move(self.variance),

@@ -20,7 +20,7 @@ from cimphony.circuits import (
 from cimphony.errors import DataError, StateError
 from cimphony.mapping import mode_columns, weight_slices
 from cimphony.nn.acam import Readout
-from cimphony.nn.programmed import Assignment, Programmed, merge
+from cimphony.nn.programmed import Assignment, Memory, Programmed, Recipe, merge, smallest_integer
 from cimphony.random import NORMAL_BITS, Stream
 
 _SAMPLE = 512  # tokens a layer keeps for calibration, about
@@ -137,7 +137,9 @@ class Tiles:
 
     # programming
 
-    def program(self, weight: Tensor, *, seed: int, seconds: float = 0.0, rewrites: int = 0) -> None:
+    def program(
+        self, weight: Tensor, *, seed: int, seconds: float = 0.0, rewrites: int = 0, memory: Memory = "stored"
+    ) -> None:
         """Write a weight [row, column] into cells and let it age. One seed is one manufactured chip.
 
         The first copy of a redundant layer holds what the only one of another would.
@@ -149,7 +151,8 @@ class Tiles:
         name = self.layer if rewrites == 0 else f"{self.layer}#{rewrites}"
         assignment = self._assignment(integers)
         names = [name, *(f"{name}/copy {index}" for index in range(1, self.redundancy))]
-        first, *others = (self._hold(integers, scale, assignment, seed, one, seconds, weight.dtype) for one in names)
+        chip = {"seed": seed, "seconds": seconds, "memory": memory, "dtype": weight.dtype}
+        first, *others = (self._hold(integers, scale, assignment, one, **chip) for one in names)
         held = replace(first, rewrites=rewrites, others=tuple(others))
         self.programmed = (merge(held) if self.unit.fidelity == "effective" else held).to(weight.device)
         for readout in self.blocks:
@@ -161,55 +164,72 @@ class Tiles:
         integers: Tensor,
         scale: Tensor,
         assignment: Assignment,
-        seed: int,
         name: str,
+        *,
+        seed: int,
         seconds: float,
+        memory: Memory,
         dtype: torch.dtype,
     ) -> Programmed:
         """One copy of the weights."""
-        cells, held, variance = self._write(integers, assignment, seed, name, seconds)
-        compensation = self._compensation(integers, assignment, seed, name, seconds, held)
-        scale = scale * compensation
-        effective = self.unit.fidelity == "effective"
-        return Programmed(
-            seed,
-            seconds,
-            0,
-            assignment,
-            {} if effective else cells,
-            scale,
-            compensation,
-            (held * scale).to(dtype) if effective else None,
-            variance.float() if effective and bool(variance.any()) else None,
-            dtype,
-        )
+        if self.unit.fidelity == "effective":
+            held, variance = self._effective_integers(integers, assignment, seed, name, seconds)
+            compensation = self._compensation(integers, assignment, seed, name, seconds, held)
+            scale = scale * compensation
+            variance = variance.float() if bool(variance.any()) else None
+            return Programmed(
+                seed, seconds, 0, assignment, {}, scale, compensation, (held * scale).to(dtype), variance, dtype
+            )
+        compensation = self._compensation(integers, assignment, seed, name, seconds)
+        recipes = self._recipes(integers, assignment, seed, name, seconds)
+        kept: dict[Mode, Cells | Recipe] = {mode: one.keep(memory) for mode, one in recipes.items()}
+        return Programmed(seed, seconds, 0, assignment, kept, scale * compensation, compensation, None, None, dtype)
 
-    def _write(
+    def _recipes(
         self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float
-    ) -> tuple[dict[Mode, Cells], Tensor, Tensor]:
-        """Cells by mode, effective weight integers [row, column] and the variance one read adds to them."""
-        unit, parts = self.unit, {}
+    ) -> dict[Mode, Recipe]:
+        """What the cells of each mode are written from."""
+        kind = smallest_integer(integers)
+        return {
+            mode: Recipe(
+                self.unit, mode, assignment.take(integers, mode).to(kind), seed, name, seconds, self.sum_range.get(mode)
+            )
+            for mode in assignment.modes
+        }
+
+    def _effective_integers(
+        self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float
+    ) -> tuple[Tensor, Tensor]:
+        """Effective weight integers [row, column] and the variance one read adds to them."""
         weights, variance = torch.empty_like(integers), torch.zeros_like(integers)
         for mode in assignment.modes:
             part = assignment.take(integers, mode)
-            if unit.encoding.bits is None:
-                held, added = continuous(unit, mode, part, seed=seed, name=name, seconds=seconds)
+            if self.unit.encoding.bits is None:
+                held, added = continuous(self.unit, mode, part, seed=seed, name=name, seconds=seconds)
             else:
                 largest = self.sum_range.get(mode)
-                parts[mode] = write(unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=largest)
-                held, added = parts[mode].weights(), parts[mode].weight_variance()
+                cells = write(self.unit, mode, part, seed=seed, name=name, seconds=seconds, largest_sum=largest)
+                held, added = cells.weights(), cells.weight_variance()
             assignment.put(weights, mode, held)
             if added is not None:
                 assignment.put(variance, mode, added)
-        return parts, weights, variance
+        return weights, variance
 
     def _compensation(
-        self, integers: Tensor, assignment: Assignment, seed: int, name: str, seconds: float, held: Tensor
+        self,
+        integers: Tensor,
+        assignment: Assignment,
+        seed: int,
+        name: str,
+        seconds: float,
+        held: Tensor | None = None,
     ) -> float:
         """What global drift compensation multiplies the outputs with: mean conductance when written, over now."""
         if self.unit.cell.drift_compensation is None or seconds == 0:
             return 1.0
-        _, written, _ = self._write(integers, assignment, seed, name, 0.0)
+        if held is None:
+            held, _ = self._effective_integers(integers, assignment, seed, name, seconds)
+        written, _ = self._effective_integers(integers, assignment, seed, name, 0.0)
         now = float(held.abs().sum())
         return float(written.abs().sum()) / now if now else 1.0
 
@@ -275,10 +295,11 @@ class Tiles:
         """Input integers [token, row] through one copy of the cells, float64 [token, column] in weight units."""
         assignment = programmed.assignment
         outputs = torch.zeros(integers.shape[0], programmed.scale.numel(), dtype=torch.float64, device=integers.device)
-        for mode, cells in programmed.cells.items():
+        for mode, kept in programmed.kept.items():
+            cells = kept.write() if isinstance(kept, Recipe) else kept
             seen = self._rows(integers, assignment, mode)
             product = read(seen, cells, self.unit.input, seed=programmed.seed, first_token=first)
-            if assignment.axis == "row" or len(programmed.cells) == 1:
+            if assignment.axis == "row" or len(programmed.kept) == 1:
                 outputs += product
             else:
                 outputs[:, assignment.modes[mode]] = product
@@ -315,7 +336,8 @@ class Tiles:
         return row
 
     def _describe_part(self, programmed: Programmed, mode: Mode, count: int) -> dict[str, Any]:
-        cells, slices = programmed.cells.get(mode), weight_slices(self.unit.encoding, self.unit.cell.bits[mode])
+        kept, slices = programmed.kept.get(mode), weight_slices(self.unit.encoding, self.unit.cell.bits[mode])
+        cells = kept.write() if isinstance(kept, Recipe) else kept
         row: dict[str, Any] = {
             "mode": mode,
             programmed.assignment.axis + "s": count,
