@@ -4,13 +4,14 @@
 
 A question is a start state and six operations, each a fixed permutation of eight states: `[Q] c P Q Q P P Q`. Asked
 without thinking the model answers `f`; thinking, it writes down every operation and the state after it; shown
-terse examples, the states alone. Two sets of models: `even` answers at once as well as by thinking, `seldom` has seen
-few answers without a thought and is worse at them; which layers and which non-idealities matter is measured on `even`
-alone. What is measured is in papers/results/llm-reasoning-*.json,
-what follows from it in docs/reasoning.md.
+terse examples, the states alone. Two sets of models: `even` answers at once as well as by thinking; `seldom` saw few
+answers without a thought in training and is near chance at them, as for a question too hard to answer at once. Other
+non-idealities and single layers are measured on `even` alone. Results: papers/results/llm-reasoning-*.json, what
+follows from them: docs/reasoning.md.
 """
 
 import argparse
+import json
 import random
 import time
 from collections.abc import Callable
@@ -243,6 +244,8 @@ class Study:
         self.before = 0.0
         if self.path.is_file():
             old = read_record(self.path)
+            if old.settings != json.loads(json.dumps(self.settings)):
+                raise SystemExit(f"{self.path} is of other settings; give another --out, or remove it to start anew")
             self.results, self.before = old.results, old.duration
 
     def write(self, complete: bool) -> Record:
@@ -299,17 +302,18 @@ class Study:
         for model, net in enumerate(nets):
             self.once("cases", model, "digital", lambda net=net: scores(net, tokenizer(), every))
         noises = {f"sigma {sigma}": (every, noisy(sigma), 0.0) for sigma in SIGMAS}
+        seldom = self.kind == "seldom"
         copies = {
-            f"sigma {sigma}, {name}": (PLAIN, noisy(sigma, redundancy=placed), 0.0)
+            f"sigma {sigma}, {name}": (PLAIN[seldom:], noisy(sigma, redundancy=placed), 0.0)
             for sigma in REDUNDANT
             for name, placed in PLACEMENTS.items()
         }
         others = {name: (PLAIN, chip, age) for name, (chip, age) in other_noise().items()}
-        for cases in (noises, copies) if self.kind == "seldom" else (noises, copies, others):
+        for cases in (noises, copies) if seldom else (noises, copies, others):
             for name, (asks, chip, age) in cases.items():
                 for model, net in enumerate(nets):
                     self.once("cases", model, name, lambda n=net, a=asks, c=chip, t=age: self.case(n, a, c, t))
-        for ask in PLAIN if self.kind == "even" else ():
+        for ask in () if seldom else PLAIN:
             for model, net in enumerate(nets):
                 self.once("sensitivity", model, ask, lambda n=net, a=ask: self.rank(n, a))
         self.write(complete=True)
