@@ -18,6 +18,7 @@ def _later(module: str) -> Callable[[], Record]:
 
 _PAPERS |= {
     "bwma": _later("bwma"),
+    "halora": _later("halora"),
     "llm-reasoning": _later("llm_reasoning"),
     "nl-dpe": _later("nl_dpe"),
     "quad-inr": _later("quad_inr"),
