@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import random
+import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_records, write_record
 from cimphony.report import render_report, write_report
+from cimphony.report.figures import sensitivity_figure
 from cimphony.report.study import axes_of, columns, measures_of, pareto_front, studies
 from tests.browser import visit
 
@@ -135,6 +138,24 @@ def test_markdown_is_text(tmp_path):
         write_report(points(), tmp_path / "x.pdf", form="pdf")
 
 
+def test_layers_that_suffer_are_a_heat_map(tmp_path):
+    rows = [
+        {"group": f"model.h.{block}.{kind}", "harm": 10 * block + at, "relief": 0.0}
+        for block in (0, 2, 10)
+        for at, kind in enumerate(("attn", "mlp.0"))
+    ]
+    drawn = sensitivity_figure([*rows[:-1], {"group": "head", "harm": 1.0}], "harm")
+    assert drawn is not None
+    (heat,) = drawn["data"]
+    assert (heat["x"], heat["y"]) == (["0", "2", "10"], ["model.h.N.attn", "model.h.N.mlp.0"])
+    assert heat["z"] == [[0, 20, 100], [1, 21, None]]
+    assert heat["customdata"][1][2] == "model.h.10.mlp.0"
+    assert sensitivity_figure([{"group": "head", "harm": 1.0}], "harm") is None
+    page = render_report([new_record("study", "layers", results={"metric": "loss", "rows": rows})])
+    assert "What noise in one layer alone costs, in loss." in page
+    assert "What one clean layer wins among noisy ones, in loss." in page
+
+
 # in a browser
 
 
@@ -200,6 +221,23 @@ def test_front_by_keyboard_and_brush(browser, tmp_path):
     assert shown(page)[0] == sum(axes_of(one)["units.analog.adc.bits"] >= 6 for one in points())
     page.mouse.click(box["x"] + 56, box["y"] + 100)
     assert shown(page)[0] == 60
+    assert trouble == []
+    page.context.close()
+
+
+def test_yield_is_that_of_the_chips(browser, tmp_path):
+    page, trouble = visit(browser, write_report(points(), tmp_path / "study.html").as_uri(), 1280)
+    words = page.locator("figcaption", has_text="Points on the front; the chosen one is thick.")
+    assert "Of its" not in words.inner_text()
+    page.locator("table.points tbody tr").nth(3).click()
+    chips, digital = points()[3].results["per_seed"], points()[3].results["digital"]["accuracy"]
+    losses = [100 * (1 - chip["accuracy"] / digital) for chip in chips]
+    told = re.search(r"Of its 4 chips half lose at most (\S+) % of accuracy, the worst (\S+) %", words.inner_text())
+    assert told is not None
+    assert float(told[1]) == pytest.approx(statistics.median(losses), rel=1e-2)
+    assert float(told[2]) == pytest.approx(max(losses), rel=1e-2)
+    page.get_by_role("button", name="Show all").click()
+    assert "Of its" not in words.inner_text()
     assert trouble == []
     page.context.close()
 

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -209,6 +210,34 @@ def _scale(drawn: dict[str, Any]) -> str:
     if not values or any(isinstance(x, str) for x in values):
         return "category" if values else "linear"
     return "log" if min(values) > 0 and max(values) / min(values) > 20 else "linear"
+
+
+def sensitivity_figure(rows: Sequence[dict[str, Any]], what: str) -> Figure | None:
+    """A heat map of layers: one row for each kind, one column for each block; None where names have no block.
+
+    Args:
+        rows: with a `group`, the name of a layer, and a number `what`. The first number in a name is its block.
+    """
+    placed: dict[tuple[str, int], float] = {}
+    for row in rows:
+        found = re.search(r"(?<![^.])\d+(?![^.])", row["group"])
+        if found:
+            placed[row["group"].replace(found[0], "N", 1), int(found[0])] = row[what]
+    kinds, blocks = list(dict.fromkeys(kind for kind, _ in sorted(placed))), sorted({block for _, block in placed})
+    if len(blocks) < 2:
+        return None
+    most = max(map(abs, placed.values())) or 1.0
+    cells = [[placed.get((kind, block)) for block in blocks] for kind in kinds]
+    names = [[kind.replace("N", str(block), 1) for block in blocks] for kind in kinds]
+    heat: Figure = {
+        "type": "heatmap", "z": cells, "x": list(map(str, blocks)), "y": list(map(_label, kinds)), "zmin": -most,
+        "zmax": most, "colorscale": [[0, "var(--series-1)"], [0.5, "var(--paper)"], [1, "var(--series-2)"]],
+        "xgap": 2, "ygap": 2, "texttemplate": "%{z:.3g}", "customdata": names, "showscale": False,
+        "hovertemplate": f"%{{customdata}}<br>{what} %{{z:.4g}}<extra></extra>",
+    }  # fmt: skip
+    x = {"title": {"text": "block", "font": {"size": 13}}, "type": "category", "showgrid": False}
+    y = {"type": "category", "autorange": "reversed", "automargin": True}
+    return {"data": [heat], "layout": _layout(110 + 34 * len(kinds), x, y)}
 
 
 def placement_figure(report: dict[str, Any]) -> Figure | None:

@@ -13,6 +13,7 @@ from cimphony.report.figures import (
     claims_figure,
     cost_figures,
     placement_figure,
+    sensitivity_figure,
     share_figure,
 )
 from cimphony.report.html import Html, bullets, element, fold, grey_image, pairs, table
@@ -250,11 +251,23 @@ def other(record: Record, figures: Figures) -> Html:
     results = {name: value for name, value in record.results.items() if name != "figures"}
     single = [(name, value) for name, value in results.items() if not is_table(value)]
     parts = [pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single)]
+    parts += _heat_maps(record, figures)
     parts += [
         plot(figures, claims_figure(one), one["title"], one["title"]) for one in record.results.get("figures", [])
     ]
     parts += [table(mapping_table(name, rows)) for name, rows in results.items() if is_table(rows)]
     return section(record.title, *parts)
+
+
+def _heat_maps(record: Record, figures: Figures) -> list[Html]:
+    """Which layers suffer, of a record of `sensitivity`."""
+    rows, found = record.results.get("rows", []), list[Html]()
+    said = {"harm": "What noise in one layer alone costs", "relief": "What one clean layer wins among noisy ones"}
+    for what, words in said.items():
+        figure = sensitivity_figure(rows, what) if is_table(rows) and all(what in row for row in rows) else None
+        if figure:
+            found.append(plot(figures, figure, words, f"{words}, in {record.results.get('metric', 'the metric')}."))
+    return found
 
 
 def provenance(records: Sequence[Record]) -> Html:

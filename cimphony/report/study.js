@@ -326,6 +326,12 @@
       }
     }));
 
+    const yieldWords = seeded.map(() => make("figcaption", { "aria-live": "polite" }));
+    const showYields = () => seeded.forEach((measure, at) => {
+      const found = state.chosen === null ? [] : losses(measure, state.chosen), percent = (share) => `${short(quantile(found, share), 3)} %`;
+      yieldWords[at].textContent = `Points on the front; the chosen one is thick. ${found.length ? `Of its ${found.length} chips half lose at most ${percent(0.5)} of ${measure.name}, the worst ${percent(1)}.` : ""}`;
+    });
+
     // the chosen point
     const details = make("div", { class: "chosen", "aria-live": "polite" });
     const showChosen = () => {
@@ -395,6 +401,7 @@
       for (const one of [frontCanvas, parallel, ...alone, ...yields]) one.redraw();
       showLegend();
       showChosen();
+      showYields();
       showTable();
     };
     const heading = (text) => make("h3", {}, text), caption = (text) => make("figcaption", {}, text);
@@ -405,7 +412,7 @@
       heading("All axes at once"),
       make("figure", {}, make("div", { class: "frame", role: "region", tabindex: "0", "aria-label": "Parallel coordinates, scrollable" }, parallel), caption("Drag along an axis to keep what it covers, click it to let go; the filter above does the same by name.")),
       ...(alone.length ? [heading("Each axis alone"), make("div", { class: "panels" }, alone.map((one) => make("figure", {}, one))), make("p", { class: "quiet small" }, "Box: middle half of the points shown, line: median, whiskers: extremes.")] : []),
-      ...(yields.length ? [heading("Yield"), ...yields.map((one) => make("figure", {}, one, caption("Points on the front; the chosen one is thick.")))] : []),
+      ...(yields.length ? [heading("Yield"), ...yields.map((one) => make("figure", {}, one, yieldWords[yields.indexOf(one)]))] : []),
       heading("All points"),
       make("div", { class: "controls" }, make("button", { type: "button", onclick: turn(-1) }, "Previous"), make("button", { type: "button", onclick: turn(1) }, "Next"), make("button", { type: "button", onclick: download }, "Download CSV"), status),
       make("div", { class: "frame", role: "region", tabindex: "0", "aria-label": "All points of the study" }, make("table", { class: "points" }, make("thead", {}, make("tr", {}, heads, make("th", { scope: "col" }, "Status"))), body)),
