@@ -275,13 +275,15 @@ def provenance(records: Sequence[Record]) -> Html:
     rows = [
         (
             record.title, record.kind, record.created[:16].replace("T", " "), quantity(record.duration, "s"),
-            "complete" if record.complete else "interrupted", plain(record.settings),
+            "complete" if record.complete else "interrupted",
         )
         for record in records
     ]  # fmt: skip
-    columns = ("Run", "Kind", "Began (UTC)", "Took", "State", "Settings")
+    columns = ("Run", "Kind", "Began (UTC)", "Took", "State")
     software = [pairs(record.versions.items()) for record in _once(records, lambda record: record.versions)]
-    return section("How this was made", table(Table("Runs", columns, tuple(rows), frozenset((3,)))), *software)
+    runs = table(Table("Runs", columns, tuple(rows), frozenset((3,))))
+    settings = [element("p", element("b", record.title), ": ", plain(record.settings)) for record in records]
+    return section("How this was made", runs, *software, fold("Settings", settings))
 
 
 def section(title: str, *children: Any, kind: str | None = None) -> Html:

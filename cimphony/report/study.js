@@ -69,11 +69,10 @@
     const place = (one) => (one === null ? NaN : (to(one) - start) / size);
     const few = column.axis && column.values.length <= FEW;
     const ticks = column.words ? column.values.map((_, at) => at) : few ? column.values : log ? logTicks(low, high) : low === high ? [low] : niceTicks(low, high);
-    const every = Math.ceil(ticks.length / 12);
-    return {
-      place,
-      ticks: ticks.filter((_, at) => at % every === 0).map((one) => ({ at: place(one), text: column.words ? column.values[one] : quantity(one, column.unit, 3) })),
-    };
+    const every = Math.ceil(ticks.length / 12), shown = ticks.filter((_, at) => at % every === 0);
+    const told = (digits) => shown.map((one) => (column.words ? column.values[one] : quantity(one, column.unit, digits)));
+    const texts = told([3, 4, 5, 6].find((digits) => new Set(told(digits)).size === shown.length) ?? 6); // no two alike
+    return { place, ticks: shown.map((one, at) => ({ at: place(one), text: texts[at] })) };
   };
 
   const front = (columns, rows) => {

@@ -66,7 +66,7 @@ class Study:
             said["points of this study were computed with different versions of the software"] = None
         changes: dict[str, Any] = {
             "title": self.name, "created": min(point.created for point in self.points), "versions": first.versions,
-            "duration": math.fsum(point.duration for point in self.points), "assumptions": list(said),
+            "duration": done.duration or math.fsum(point.duration for point in self.points), "assumptions": list(said),
             "settings": done.settings or {"study": self.name}, "chip": done.chip or first.chip,
         }  # fmt: skip
         return done.model_copy(update=changes)

@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from time import perf_counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -45,12 +44,12 @@ def run_study(
     """
     functions = dict(functions or {})
     check(study, tuple(functions))
-    began, wanted = perf_counter(), list[Axes]()
+    wanted: list[Axes] = []
     total = study.search.points or sum(1 for _ in study.grid())
     with closing(Store(study, folder)) as store, _bar(study.name, total, progress) as bar:
         if retry_failed:
             store.forget_failed()
-        store.finish(wanted, complete=False, duration=0.0)
+        store.finish(wanted, complete=False)
         run = _Run(study, store, functions, workers, ray, bar)
         try:
             for batch in search.batches(study, store):
@@ -59,7 +58,7 @@ def run_study(
         finally:
             run.close()
             missing = any(digest(axes) not in store.points for axes in wanted) or len(wanted) < _least(study)
-            record = store.finish(wanted, complete=not missing, duration=perf_counter() - began)
+            record = store.finish(wanted, complete=not missing)
     return record
 
 

@@ -4,7 +4,7 @@
     points/DIGEST.json   kind "point": settings {study, axes}, chip, results {measures, spread, per_seed, digital,
                          breakdown (energy by component), status: done | failed, message}
     study.json           kind "study": settings (the whole definition), chip (the base), results {points, units, front,
-                         done, failed, total}; not complete while points are missing
+                         done, failed}; its duration is the points', added up; not complete while points are missing
 
 The records are the truth: they are written atomically, one for each point, and a point that has one is never measured
 again. Everything else in the folder can be made from them.
@@ -12,6 +12,7 @@ again. Everything else in the folder can be made from them.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib import import_module
@@ -25,6 +26,8 @@ from cimphony.sweep.study import MEASURES, Axes, Study, load_study
 
 # what may change between runs in one folder: more points, other words; the rest decides what a point's numbers mean
 _MAY_CHANGE = ("question", "axes", "search")
+# what a row of study.json has of its point, so that the one file makes the whole report
+_KEPT = ("measures", "spread", "per_seed", "digital", "breakdown", "status", "message")
 
 
 def digest(axes: Axes) -> str:
@@ -109,8 +112,8 @@ class Store:
             del self.points[name]
         return len(names)
 
-    def finish(self, wanted: Iterable[Axes], *, complete: bool, duration: float) -> Record:
-        """Write `study.json`: all points in the order of the axes, and the best of them."""
+    def finish(self, wanted: Iterable[Axes], *, complete: bool) -> Record:
+        """Write `study.json`: all points in the order of the axes, and the best of them; its duration is theirs."""
         order = [name for name in dict.fromkeys(map(digest, wanted)) if name in self.points]
         order += [name for name in sorted(self.points) if name not in set(order)]
         rows = [{"digest": name, **_row(self.points[name])} for name in order]
@@ -129,8 +132,9 @@ class Store:
                 "chip": study.base_chip().model_dump(mode="json"),
                 "results": results,
                 "complete": complete,
-                "duration": duration,
-                "assumptions": [],
+                "duration": math.fsum(point.duration for point in self.points.values()),
+                "created": min((point.created for point in self.points.values()), default=self.began.created),
+                "assumptions": list(dict.fromkeys(one for point in self.points.values() for one in point.assumptions)),
             }
         )
         write_record(record, self.folder / "study.json")
@@ -165,5 +169,4 @@ def read_points(folder: str | Path) -> dict[str, Record]:
 
 
 def _row(record: Record) -> dict[str, Any]:
-    kept = ("measures", "spread", "status", "message")
-    return {"axes": record.settings["axes"], **{name: record.results[name] for name in kept}}
+    return {"axes": record.settings["axes"], **{name: record.results[name] for name in _KEPT if name in record.results}}
