@@ -152,6 +152,8 @@ def run(arguments: argparse.Namespace, path: Path) -> Record:
     models: dict[str, nn.Module] = {CAME: model, TUNED: model}
 
     def save(complete: bool = False) -> Record:
+        if path.exists():
+            join(results, read_record(path).results)
         results["groups"] = groups(results["points"])
         results["claims"] = claims(results) if task.metric == "accuracy" else {}
         spent = record.duration + time.monotonic() - began
@@ -178,6 +180,14 @@ def run(arguments: argparse.Namespace, path: Path) -> Record:
             if time.monotonic() > stop:
                 return save()
     return save(complete=True)
+
+
+def join(results: dict[str, Any], others: dict[str, Any]) -> None:
+    """Take in what another process measured meanwhile."""
+    known = {(one["variant"], one["chip"], one["seed"]) for one in results["points"]}
+    results["points"] += [one for one in others["points"] if (one["variant"], one["chip"], one["seed"]) not in known]
+    for name in ("digital", "training"):
+        results[name] = others[name] | results[name]
 
 
 def groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:

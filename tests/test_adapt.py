@@ -65,6 +65,20 @@ def test_cost_sees_the_factors(adapted: Path) -> None:
     assert cim.estimate(after, chip).energy > 0
 
 
+def test_noise_aware(tmp_path: Path) -> None:
+    command = "adapt noise-aware demo --data demo --steps 2 --lr 1e-4 --seeds 1 --max-tokens 320 --chip"
+    noisy = cim.load_chip("pcm-256").replace({"units.analog.fidelity": "effective"})
+    (tmp_path / "chip.yaml").write_text(noisy.to_yaml())
+    made = CliRunner().invoke(app, [*command.split(), str(tmp_path / "chip.yaml"), "--out", str(tmp_path / "out")])
+    assert made.exit_code == 0, made.output
+    assert "demo tuned with noise" in made.output
+    before, after = (read_record(tmp_path / "out" / f"{name}.json") for name in ("before", "after"))
+    assert before.chip == after.chip
+    assert before.settings["model"] != after.settings["model"]
+    assert (tmp_path / "out" / "report.html").exists()
+    assert cim.load_model(tmp_path / "out" / "model")
+
+
 def test_errors() -> None:
     def output(*more: str) -> str:
         return CliRunner().invoke(app, ["adapt", "gradient-redistribution", "demo", "--data", "demo", *more]).output

@@ -65,15 +65,65 @@ def gradient_redistribution(
         dense, adapted = _adapt(work, folder, (model, data, str(max_tokens)), epochs, lr, train_epochs)
         settings = {"data": data, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
         named = {f"{model} as it came": dense, f"{model} redistributed": adapted}
-        records = [
-            _measure(work, one, chosen, seeds, fidelity, settings | {"name": name}, folder / f"{place}.json")
-            for (name, one), place in zip(named.items(), ("before", "after"), strict=True)
-        ]
+        records = _compare(work, named, chosen, seeds, fidelity, settings, folder)
+    _present(records, folder)
+    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
+
+
+@adapt_app.command(
+    "noise-aware",
+    epilog="Examples: `cimphony adapt noise-aware demo --data demo --chip nl-dpe --steps 100 --lr 5e-4`; "
+    "`cimphony adapt noise-aware ./my-bert --data ./glue --task MRPC --chip pcm-256`",
+)
+def noise_aware(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a hub name, a folder, or 'demo'", show_default=False)],
+    data: Annotated[str, typer.Option(help="a text (see `cimphony run`), or with --task the folder of GLUE tasks")],
+    task: Annotated[str | None, typer.Option(help="GLUE task: CoLA, MRPC, SST-2, STS-B; without it, a text")] = None,
+    chip: Annotated[str, typer.Option(metavar="NAME|PATH", help="any chip that runs models")] = "nl-dpe",
+    steps: Annotated[int, typer.Option(min=1, help="batches, each on a chip of its own")] = 100,
+    lr: Annotated[float, typer.Option(help="learning rate of these steps")] = 5e-5,
+    peak: Annotated[float, typer.Option(min=0, help="weight of the largest |weight| in the loss")] = 1e-2,
+    train_epochs: Annotated[int, typer.Option(min=0, help="passes before, for a model whose head is new")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="chips to measure on; training takes others")] = 5,
+    fidelity: Annotated[Reads | None, typer.Option(help="default: the chip's own; training reads effectively")] = None,
+    max_tokens: Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")] = (
+        1 << 15
+    ),
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")] = None,
+) -> None:
+    """Noise-aware fine-tuning: every step on another manufactured chip, then chips that training never saw.
+
+    Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
+    An interrupted run goes on.
+    """
+    folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
+    chosen, work = load_chip(chip), _task(model, data, task, max_tokens)
+    settings = {"data": data, "steps": steps, "lr": lr, "peak": peak, "train_epochs": train_epochs, **work.settings()}
+    with keeping(folder):
+        named = (model, data, str(max_tokens), chosen.model_dump_json())
+        dense, adapted = _tune(work, folder, named, chosen, (steps, lr, peak), train_epochs)
+        models = {f"{model} as it came": dense, f"{model} tuned with noise": adapted}
+        records = _compare(work, models, chosen, seeds, fidelity, settings, folder)
+    _present(records, folder)
+    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
+
+
+def _compare(
+    task: "Task", models: dict[str, Any], chip: Chip, seeds: int, fidelity: str | None,
+    settings: dict[str, Any], folder: Path,
+) -> list[Record]:  # fmt: skip
+    """A record for the model as it came and one for the adapted model."""
+    return [
+        _measure(task, one, chip, seeds, fidelity, settings | {"name": name}, folder / f"{place}.json")
+        for (name, one), place in zip(models.items(), ("before", "after"), strict=True)
+    ]
+
+
+def _present(records: list[Record], folder: Path) -> None:
     for record in records:
         say(record.settings["name"])
         show(accuracy_table([record]))
     say(f"Report: {write_report(records, folder / 'report.html')}")
-    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
 
 
 def _at_rate(chip: Chip, slc_rate: float) -> Chip:
@@ -104,6 +154,38 @@ def _adapt(
     method = GradientRedistribution(epochs, lr=lr)
     method.fit(adapted, task.training(0), checkpoint=folder / f"tuning-{key}.safetensors")
     return dense, fuse_(adapted)
+
+
+def _tune(
+    task: "Task", folder: Path, named: tuple[str, ...], chip: Chip, how: tuple[int, float, float], train_epochs: int
+) -> tuple[Any, Any]:
+    """The model as it came (or trained) and the one tuned on chips, both digital."""
+    import torch
+
+    from cimphony.evaluate.population import calibrate_on
+    from cimphony.methods.noise_aware import fit_
+    from cimphony.nn import convert_, restore_
+    from cimphony.papers.hyflexpim_studies import Study
+
+    steps, lr, peak = how
+    key = hashlib.blake2b(repr((*named, task.name, how, train_epochs)).encode(), digest_size=6).hexdigest()
+    dense = Study(task, folder / f"trained-{key}", epochs=train_epochs).dense()
+    adapted = convert_(copy.deepcopy(dense), _effective(chip), exclude=task.digital)
+    calibrate_on(adapted, task.training(0)[:4])
+    count = len(task.training(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # dropout
+        fit_(
+            adapted, lambda step: task.training(step // count)[step % count], steps, lr=lr, peak=peak,
+            checkpoint=folder / f"tuning-{key}.safetensors", save_every=20, progress=True,
+        )  # fmt: skip
+    return dense, restore_(adapted)
+
+
+def _effective(chip: Chip) -> Chip:
+    """The chip with effective reads where it has crossbars: what training can afford."""
+    crossbar = isinstance(chip.unit_for("static_matmul"), CrossbarUnit)
+    return chip.replace({f"units.{chip.policy['static_matmul']}.fidelity": "effective"}) if crossbar else chip
 
 
 def _measure(

@@ -27,6 +27,38 @@ def test_products_are_logs_added() -> None:
     assert sd == pytest.approx(0.0217 / 6**0.5, rel=0.35)
 
 
+@pytest.mark.parametrize(("noisy", "sd", "median", "rare"), [(False, 0.0162, 0.011, 0.041), (True, 0.063, 0.031, 0.20)])
+def test_the_error_of_a_product_as_stated(noisy: bool, sd: float, median: float, rare: float) -> None:
+    """Normal operands, products above a twentieth of the largest: docs/nl_dpe.md states sd, median and 99 %."""
+    numbers = torch.Generator().manual_seed(0)
+    left, right = torch.randn(1, 300, 1, generator=numbers), torch.randn(1, 1, 300, generator=numbers)
+    wanted = left @ right
+    largest = (float(left.abs().max()), float(right.abs().max()), float(wanted.abs().max()))
+    acam, errors = Acam(thresholds=Thresholds() if noisy else None), []
+    for seed in range(20 if noisy else 1):
+        found = Multiplier(acam, UNIT, largest, seed=seed, name="m")(left, right)
+        errors.append(((found - wanted) / wanted)[wanted.abs() > 0.05 * largest[2]])
+    error = torch.cat(errors)
+    assert float(error.std()) == pytest.approx(sd, rel=0.15)
+    assert abs(float(error.mean())) < 0.01
+    assert float(error.abs().median()) == pytest.approx(median, rel=0.15)
+    assert float(error.abs().sort().values[int(0.99 * error.numel())]) == pytest.approx(rare, rel=0.15)
+
+
+@pytest.mark.parametrize(("tokens", "mean", "sd"), [(32, 1.0, 0.024), (128, 0.98, 0.038)])
+def test_noisy_softmax_sums_to_one_as_stated(tokens: int, mean: float, sd: float) -> None:
+    scores = 2 * torch.randn(300, tokens, generator=torch.Generator().manual_seed(0))
+    largest = float((scores - scores.amax(dim=-1, keepdim=True)).exp().sum(dim=-1).max())
+    sums = torch.stack(
+        [
+            Softmax(Acam(thresholds=Thresholds()), largest, seed=seed, name="s")(scores, None).sum(-1)
+            for seed in range(20)
+        ]
+    )
+    assert float(sums.mean()) == pytest.approx(mean, abs=0.01)
+    assert float(sums.std()) == pytest.approx(sd, rel=0.25)
+
+
 def test_zero_times_anything_is_zero_and_sums_are_exact() -> None:
     left, right = torch.randn(3, 5, 7), torch.randn(3, 7, 4)
     left[0], right[1] = 0.0, 0.0
