@@ -10,13 +10,14 @@ SAYS = {
     "own_llama.py": ["21 layers on crossbars", "energy [J]", "throughput [/s]"],
     "questions.py": ["digital", "86400 s after programming", "three chips"],
     "peft_halora.py": ["chip 2 with the adapter", "adapters take", "merging is refused"],
+    "noise_aware.py": ["as trained", "noise-aware"],
     "digits_vit.py": ["rram-neurram", "pcm-256", "a day"],
 }
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_example(path, capsys, monkeypatch, tmp_path):
-    if path.name == "digits_vit.py":
+    if path.name in ("digits_vit.py", "noise_aware.py"):
         pytest.importorskip("sklearn")
     if path.name == "peft_halora.py":
         pytest.importorskip("peft")
