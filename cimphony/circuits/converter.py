@@ -101,7 +101,7 @@ def quantise_inputs(inputs: Tensor, coding: InputCoding, largest: float | None) 
         assert largest is not None
         peak = inputs.new_full((inputs.shape[0], 1), largest)
     scale = torch.where(peak > 0, peak / top, 1.0)
-    return round_half_up(inputs / scale).clamp_(-top, top), scale
+    return inputs.div(scale).add_(0.5).floor_().clamp_(-top, top), scale  # rounds half up
 
 
 def input_digits(integers: Tensor, coding: InputCoding, index: int) -> Tensor:

@@ -106,7 +106,10 @@ class AnalogLayer(nn.Module):
         with torch.autocast(kind, enabled=False):
             flat = inputs.reshape(-1, inputs.shape[-1])
             flat = flat if flat.dtype == torch.float64 else flat.float()
-            outputs = _StraightThrough.apply(flat, self.matrices()[index].to(flat.dtype), tiles)
+            if torch.is_grad_enabled():
+                outputs = _StraightThrough.apply(flat, self.matrices()[index].to(flat.dtype), tiles)
+            else:
+                outputs = tiles.matmul(flat)
         return outputs.view(*inputs.shape[:-1], outputs.shape[-1]).to(output_dtype)  # type: ignore[union-attr]
 
     def read_out(self, outputs: Tensor) -> Tensor:
@@ -160,7 +163,10 @@ class AnalogLinear(AnalogLayer, nn.Linear):
             self.tiles[0].observe(input.reshape(-1, input.shape[-1]))
             return self.read_out(F.linear(input, self.weight, self.bias))
         outputs = self.multiply(input)
-        return self.read_out(outputs if self.bias is None else outputs + self.bias.to(outputs.dtype))
+        if self.bias is None:
+            return self.read_out(outputs)
+        bias = self.bias.to(outputs.dtype)
+        return self.read_out(outputs + bias if torch.is_grad_enabled() else outputs.add_(bias))
 
 
 class AnalogConv1D(AnalogLayer):

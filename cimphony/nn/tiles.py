@@ -1,5 +1,6 @@
 """Tiles: the analog life of one weight matrix, from calibration to programmed, aged and read."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -270,6 +271,8 @@ class Tiles:
         integers, scale = inputs, torch.ones((), dtype=inputs.dtype)
         if self.unit.input.bits is not None:
             integers, scale = quantise_inputs(inputs, self.unit.input, self.input_range)
+            if self.unit.fidelity == "effective":
+                integers.mul_(scale)
         if not self.blocks:
             return self._product(integers, scale, programmed, first)
         total = torch.zeros((), dtype=inputs.dtype)
@@ -281,9 +284,12 @@ class Tiles:
         return total
 
     def _product(self, integers: Tensor, scale: Tensor, programmed: Programmed, first: int, which: str = "") -> Tensor:
-        """Inputs [token, row] in whole numbers of `scale` through the cells; `which` rows, for the noise of a read."""
+        """Inputs [token, row] in whole numbers of `scale` through the cells; `which` rows, for the noise of a read.
+
+        Effective fidelity takes the inputs as they are.
+        """
         if self.unit.fidelity == "effective":
-            return self._effective(integers * scale, programmed, first, which)
+            return self._effective(integers, programmed, first, which)
         whole = integers.to(torch.int64)
         outputs = self._read(whole, programmed, first) * programmed.scale
         for other in programmed.others:
@@ -354,6 +360,8 @@ class Tiles:
 
 
 def _check_finite(inputs: Tensor, layer: str) -> None:
+    if math.isfinite(float(inputs.detach().sum())):  # much cheaper than looking at each; overflows are looked at again
+        return
     if not bool(torch.isfinite(inputs).all()):
         raise DataError(
             f"layer {layer}: its inputs hold NaN or Inf; a converter cannot read them. Look at the layer before"
