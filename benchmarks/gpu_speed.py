@@ -70,8 +70,10 @@ def main() -> None:
         for bits, block, adc in ((1, 64, 6), (1, 128, 7), (2, 64, 7), (2, 128, 8)):
             row = measure(Case(f"analog, {8 // bits} slices", *shape, block, bits, 0.05, adc), rate)
             record["rows"].append(row)
-            print(f"{row['case']:20} {shape} R {block}: {row['seconds'] * 1e6:.0f} us, "
-                  f"{row['share_of_floor']:.0%} of the floor, {row['ratio']:.1f} times F.linear in half floats")
+            print(
+                f"{row['case']:20} {shape} R {block}: {row['seconds'] * 1e6:.0f} us, "
+                f"{row['share_of_floor']:.0%} of the floor, {row['ratio']:.1f} times F.linear in half floats"
+            )
     arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 
 

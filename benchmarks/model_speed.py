@@ -78,7 +78,11 @@ def main() -> None:
         written = seconds(lambda model=model: cim.program_(model, seed=0), 1)
         with torch.no_grad():
             row = paired(lambda model=model: model(tokens), lambda: digital(tokens), arguments.repeats)
-        record[fidelity] = row | {"program": written, "weights": weights, "program_100_million": written * 1e8 / weights}
+        record[fidelity] = row | {
+            "program": written,
+            "weights": weights,
+            "program_100_million": written * 1e8 / weights,
+        }
         record[fidelity]["backward"] = backward(chip, fidelity)
         print(fidelity, record[fidelity])
         if fidelity == "exact":
