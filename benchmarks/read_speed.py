@@ -3,9 +3,9 @@
     python benchmarks/read_speed.py [--tokens 1 128 2048] [--all] [-o benchmarks/results/read_speed.json]
 
 Every case is first checked against the reference on a few tokens: no ratio is printed for a wrong result. Rows of
-token counts that are not asked for stay in the record; `--all` adds larger shapes. Times are the thread's own processor time, so a busy machine disturbs them
-less than wall time; a neighbour still takes cache and memory bandwidth. `cold` reads another copy of the weights each
-time, as a model larger than the cache does.
+token counts that are not asked for stay in the record; `--all` adds larger shapes. Times are the thread's own
+processor time, so a busy machine disturbs them less than wall time; a neighbour still takes cache and memory
+bandwidth. `cold` reads another copy of the weights each time, as a model larger than the cache does.
 """
 
 import argparse

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from cimphony.chip import Adc, CrossbarUnit, InputCoding, Mode
-from cimphony.circuits.encoding import round_half_up
 from cimphony.errors import DataError
 from cimphony.mapping import input_top
 
