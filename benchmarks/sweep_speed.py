@@ -1,69 +1,101 @@
-"""How much faster two workers are than one, local and on Ray: points that compute, and points that only cost.
+"""How much faster two workers are than one, local and on Ray, on points that compute.
 
     python benchmarks/sweep_speed.py [-o benchmarks/results/sweep_speed.json]
 
-The same points are measured by one worker and by two, the two runs side by side in time (one, two, two, one), each
-in a new folder. What is timed begins with the first record and ends with the last, so that it is points and not the
-start of workers, which is timed apart. Points compute: the demo model on one chip each, reads in effective fidelity.
+What is timed begins when every worker has its first point behind it (which loads the model) and ends with the last
+record. Points compute: the demo model on one chip each, effective reads. A machine that does other things too has less
+than two cores to give, so two processes that know nothing of each other, each with half of the points, say at the same
+time what it has: the ceiling. Runs take turns, ratios are of medians.
 """
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import time
 from typing import Any
 
 from cimphony.record import versions
 from cimphony.sweep import make_study, run_study
 
-_POINTS = 12
+_POINTS, _TURNS = 10, {"local": 5, "ray": 2}
 
 
-def study(workers: int) -> Any:
-    """Points of about the same work; another seed is another chip."""
+def study(seeds: list[int]) -> Any:
+    """Points of the same work; another seed is another chip."""
     return make_study(
         {
-            "name": f"speed of {workers}",
+            "name": "speed",
             "chip": "hyflexpim",
-            "data": {"text": "demo", "max_tokens": 256},
-            "axes": {"fidelity": ["effective"], "seed": list(range(_POINTS))},
+            "data": {"text": "demo", "max_tokens": 768},
+            "axes": {"fidelity": ["effective"], "seed": seeds},
             "measures": ["perplexity", "energy"],
         }
     )
 
 
-def timed(workers: int, ray: bool) -> dict[str, float]:
-    """Seconds from the first record to the last, over the points between; seconds until the first; of a point."""
+def run(folder: Path, seeds: list[int], workers: int, ray: bool) -> None:
+    """One study to its end."""
+    assert run_study(study(seeds), folder, workers=workers, ray=ray, progress=False).results["done"] == len(seeds)
+
+
+def rate(folder: Path, busy: int) -> float:
+    """Points a second, from when all that are busy have a point behind them."""
+    times = sorted(path.stat().st_mtime for path in folder.glob("*/points/*.json"))
+    return (len(times) - busy) / (times[-1] - times[busy - 1])
+
+
+def with_workers(workers: int, ray: bool) -> float:
+    """Points a second of one study."""
     with tempfile.TemporaryDirectory() as place:
-        began = perf_counter()
-        record = run_study(study(workers), place, workers=workers, ray=ray, progress=False)
-        whole = perf_counter() - began
-        times = sorted(path.stat().st_mtime for path in Path(place).glob("points/*.json"))
-        points = [json.loads(path.read_text())["duration"] for path in Path(place).glob("points/*.json")]
-    assert record.results["done"] == _POINTS
-    rate = (len(times) - workers) / (times[-1] - times[workers - 1])  # each worker's first point loads the model
-    return {"points_per_second": rate, "whole_seconds": whole, "point_seconds": statistics.median(points)}
+        run(Path(place) / "all", list(range(_POINTS)), workers, ray)
+        return rate(Path(place), workers)
 
 
-def measure() -> dict[str, Any]:
-    """Ratios of two runs each."""
-    found: dict[str, Any] = {}
-    for kind, ray in (("local", False), ("ray", True)):
-        runs = {1: list[dict[str, float]](), 2: list[dict[str, float]]()}
-        for workers in (1, 2, 2, 1):
-            runs[workers].append(timed(workers, ray))
-        rates = {workers: statistics.mean(one["points_per_second"] for one in both) for workers, both in runs.items()}
-        found[kind] = {"speed_up_of_two_workers": rates[2] / rates[1], "one": runs[1], "two": runs[2]}
-    return found | {"points": _POINTS, "versions": versions()}
+def apart() -> float:
+    """Points a second of two processes, each with a study of its own in the process itself."""
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cimphony.sweep.measure"])
+    with tempfile.TemporaryDirectory() as place:
+        halves = [list(range(half, _POINTS, 2)) for half in (0, 1)]
+        both = [
+            context.Process(target=run, args=(Path(place) / str(at), half, 0, False)) for at, half in enumerate(halves)
+        ]
+        for one in both:
+            one.start()
+        for one in both:
+            one.join()
+        return rate(Path(place), 2)
+
+
+def measure(kind: str) -> dict[str, Any]:
+    """Turns of one worker, two workers and two processes apart."""
+    found: dict[str, list[float]] = {"one_worker": [], "two_workers": [], "two_apart": []}
+    loads: list[float] = []
+    for _ in range(_TURNS[kind]):
+        found["one_worker"].append(with_workers(1, kind == "ray"))
+        found["two_workers"].append(with_workers(2, kind == "ray"))
+        found["two_apart"].append(apart())
+        loads.append(os.getloadavg()[0])
+    middle = {name: statistics.median(rates) for name, rates in found.items()}
+    return {
+        "speed_up_of_two_workers": middle["two_workers"] / middle["one_worker"],
+        "speed_up_of_two_processes_apart": middle["two_apart"] / middle["one_worker"],
+        "share_of_what_two_apart_do": middle["two_workers"] / middle["two_apart"],
+        "points_per_second": found,
+        "load_average": loads,
+    }
 
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="time the workers of a study")
     arguments.add_argument("-o", "--output", type=Path)
-    chosen = arguments.parse_args()
-    text = json.dumps(measure(), indent=1)
-    print(text)
+    chosen, began = arguments.parse_args(), time()
+    result = {kind: measure(kind) for kind in _TURNS}
+    text = json.dumps(result | {"cores": os.cpu_count(), "points": _POINTS, "versions": versions()}, indent=1)
+    print(text, f"{time() - began:.0f} s")
     if chosen.output:
         chosen.output.write_text(text + "\n")

@@ -3,14 +3,19 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from cimphony.errors import CimphonyError, DataError
-from cimphony.sweep import load_study, make_study
+from cimphony.record import read_record
+from cimphony.sweep import front, load_study, make_study
 from cimphony.sweep.apply import check, point_age, point_chip, point_work, shared_key
 from cimphony.sweep.store import digest
 from tests.sweep.studies import COST, study
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_a_grid_is_every_combination_in_order():
@@ -117,6 +122,28 @@ def test_files_that_are_no_study(tmp_path):
             load_study(tmp_path / "bad.yaml")
     with pytest.raises(DataError, match="cannot be read"):
         load_study(tmp_path / "none.yaml")
+
+
+def test_committed_studies_and_the_one_in_the_docs_are_studies():
+    for path in sorted((ROOT / "studies").glob("*.yaml")):
+        check(load_study(path))
+    asked = load_study(ROOT / "studies" / "results" / "slc_rate" / "study.yaml")
+    assert asked == load_study(ROOT / "studies" / "slc_rate.yaml")
+    first, search = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), re.S)
+    told = make_study(yaml.safe_load(first) | yaml.safe_load(search))
+    check(told)
+    assert len(list(told.grid())) == 12
+
+
+@pytest.mark.parametrize("name", ["adc_rows_sigma", "slc_rate", "chips_side_by_side"])
+def test_committed_results_are_whole(name):
+    record = read_record(ROOT / "studies" / "results" / name / "study.json")
+    asked = load_study(ROOT / "studies" / f"{name}.yaml")
+    assert record.complete
+    assert make_study(record.settings) == asked
+    assert {row["digest"] for row in record.results["points"]} == {digest(axes) for axes in asked.grid()}
+    best = front(record.results["points"], asked.goals, lambda row: row["measures"])
+    assert [row["digest"] for row in best] == record.results["front"]
 
 
 def test_planning_never_loads_torch():
