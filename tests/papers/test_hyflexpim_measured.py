@@ -10,14 +10,15 @@ import cimphony as cim
 from cimphony.cli import app
 from cimphony.errors import DataError
 from cimphony.papers import reproduce
-from cimphony.papers.hyflexpim_measured import ENCODER, RECORDS, decomposed
+from cimphony.papers.hyflexpim_measured import ENCODER, RECORDS, WAYS, decomposed
 from cimphony.papers.transformers import prefill
 
 # Verdicts other than "not reproduced"; every one hangs on the noise that its claim names.
 HOLD = {
     "brute-force-sst-2", "five-mrpc-released", "five-sts-b-released", "thirty-sst-2-released", "vision-released",
-    "truncation", "recovery-encoder",
+    "decoder-llama-released", "truncation", "recovery-encoder",
 }  # fmt: skip
+NAMES = ("noise", "way", "slc_rate", "stage", "variant", "fidelity")
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def test_every_verdict(measured: cim.Record) -> None:
 def test_a_claim_is_the_mean_of_five_chips(measured: cim.Record) -> None:
     points = cim.read_record(RECORDS / "hyflexpim-sst-2.json").results["points"]
     by_rate = {
-        rate: [p["value"] for p in points if (p["noise"], p["slc_rate"], p["variant"], p["fidelity"], p["stage"])
-               == ("ber-4.04", rate, "", "effective", "svd, fine-tuned")]
+        rate: [p["value"] for p in points if tuple(p[name] for name in NAMES)
+               == ("ber-4.04", "any", rate, "svd, fine-tuned", "", "effective")]
         for rate in (0.0, 1.0)
     }  # fmt: skip
     assert len(by_rate[0.0]) == 5
@@ -77,3 +78,26 @@ def test_records_of_your_own(tmp_path: Path) -> None:
         reproduce("hyflexpim", "accuracy", tmp_path / "nothing")
     with pytest.raises(DataError, match="claims = 'accuracy' is not allowed for bwma"):
         reproduce("bwma", "accuracy")
+
+
+def test_the_documentation_quotes_the_records() -> None:
+    """Every cell of its tables over SLC rates, and the rank correlations."""
+    page = (RECORDS.parents[1] / "docs" / "gradient_redistribution.md").read_text(encoding="utf-8")
+    for task, rates, digits in (("sst-2", (0.1, 0.3, 0.5), 3), ("sts-b", (0.1, 0.3, 0.5), 3), ("llama", (0.2, 0.5), 0)):
+        points = cim.read_record(RECORDS / f"hyflexpim-{task}.json").results["points"]
+        for rate in rates:
+            cells = [f"{rate:.0%}".replace("%", " %")]
+            for way in WAYS:
+                key = ("ber-4.04", way, rate, "svd, fine-tuned", "", "effective")
+                found = [point["value"] for point in points if tuple(point[name] for name in NAMES) == key]
+                assert len(found) == 5
+                cells.append(f"{statistics.mean(found):.{digits}f} ± {statistics.stdev(found):.{digits}f}")
+            assert f"| {' | '.join(cells)} |" in page
+    ranks = cim.read_record(RECORDS / "hyflexpim-ranks-sst-2.json")
+    assert ranks.complete
+    for score in ("gradient", "sensitivity", "singular_value"):
+        cells = [score.replace("_", " ")]
+        for effect in ("moved", "loss"):
+            values = [row[score] for row in ranks.results["correlation"] if row["effect"] == effect]
+            cells.append(f"{statistics.mean(values):.2f} ({min(values):.2f} to {max(values):.2f})")
+        assert f"| {' | '.join(cells)} |" in page
