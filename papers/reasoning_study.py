@@ -50,7 +50,7 @@ ASKS: dict[str, tuple[Any, str | None]] = {
     "direct": ("direct", None), "thinking": ("thinking", None), "direct, examples": ("direct", "direct"),
     "thinking, examples": ("thinking", "verbose"), "thinking, terse examples": ("thinking", "terse"),
 }  # fmt: skip
-PLAIN = ("direct", "thinking")
+PLAIN: tuple[str, ...] = ("direct", "thinking")
 Asked = tuple[int, str]  # start state, operations
 WORDS = ["<pad>", "<eos>", "[Q]", "[A]", "<think>", "</think>", *STATES, *OPERATIONS]
 # as Qwen3's: without thinking the answer begins behind an empty thought
@@ -309,14 +309,18 @@ class Study:
             for name, placed in PLACEMENTS.items()
         }
         others = {name: (PLAIN, chip, age) for name, (chip, age) in other_noise().items()}
-        for cases in (noises, copies) if seldom else (noises, copies, others):
-            for name, (asks, chip, age) in cases.items():
+        self.measure(nets, noises | copies)
+        if not seldom:
+            for ask in PLAIN:
                 for model, net in enumerate(nets):
-                    self.once("cases", model, name, lambda n=net, a=asks, c=chip, t=age: self.case(n, a, c, t))
-        for ask in () if seldom else PLAIN:
-            for model, net in enumerate(nets):
-                self.once("sensitivity", model, ask, lambda n=net, a=ask: self.rank(n, a))
+                    self.once("sensitivity", model, ask, lambda n=net, a=ask: self.rank(n, a))
+            self.measure(nets, others)
         self.write(complete=True)
+
+    def measure(self, nets: list[Any], cases: dict[str, tuple[tuple[str, ...], Chip, float]]) -> None:
+        for name, (asks, chip, age) in cases.items():
+            for model, net in enumerate(nets):
+                self.once("cases", model, name, lambda n=net, a=asks, c=chip, t=age: self.case(n, a, c, t))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def record(folder: Path | None = None) -> Record:
         "Can We Trust LLMs on Memristors? (arXiv 2603.13725)", claims(held), figures(held),
         settings={"paper": "llm-reasoning", "low": LOW, "high": HIGH, "copies at": COPIES},
         assumptions=[
-            "models of 83,000 weights on one synthetic task, trained here, stand for large language models",
+            "models of 57,000 weights on one synthetic task, trained here, stand for large language models",
             "a claim's value is the share of models that show it by more than two standard errors over their chips, "
             "paired by chip; the paper's 1 means that it says so without exception",
         ],
