@@ -39,6 +39,8 @@ CHIPS: dict[str, dict[str, Any]] = {
     "whole chip": {},
     "clipped ranges": {f"{ADC}.quantile": 0.999},  # values beyond saturate: outliers do not set the step
     "clipped ranges, exact cells": {f"{ADC}.quantile": 0.999, DEVICE: {"kind": "ideal"}},
+    "errors by column": {f"{ADC}.thresholds.drawn": "column"},
+    "errors by column, clipped ranges": {f"{ADC}.thresholds.drawn": "column", f"{ADC}.quantile": 0.999},
     "abs_minmax": {f"{ADC}.thresholds.mapping": "abs_minmax"},
     "binary code": {f"{ADC}.code": "binary"},
     **{f"{bits} bits": {f"{ADC}.bits": bits} for bits in (6, 7, 9)},
@@ -65,9 +67,12 @@ GRIDS = {
         *((one, "whole chip") for one in (CAME, WHOLE, LITERALLY)), (CAME, "ideal ACAM"), (CAME, "crossbar noise"),
     ],
     "clipped": [(CLIPPED, "clipped ranges"), (CAME, "clipped ranges")],
+    "columns": [
+        (CAME, "errors by column"), *((one, "errors by column, clipped ranges") for one in (CAME, CLIPPED)),
+    ],
     "literal": [(LITERALLY, "whole chip")],
     "thresholds": [(TUNED, "whole chip")],
-    "sweep": [(CAME, name) for name in list(CHIPS)[5:]],
+    "sweep": [(CAME, name) for name in list(CHIPS)[7:]],
     "tuned": [(CLIPPED, name) for name in ("7 bits", "noise x 2", "5% stuck")],
 }  # fmt: skip
 # what weights are trained on, and by task the steps and the rate at first; the published rate is 5e-5
@@ -148,12 +153,11 @@ def run(arguments: argparse.Namespace, path: Path) -> Record:
         "chips": CHIPS,
     }
     results: dict[str, Any] = {"metric": task.metric, "digital": {}, "training": {}, "points": []}
-    record = (
-        read_record(path)
-        if path.exists()
-        else new_record("study", f"NL-DPE accuracy: {task.name}", settings=settings, results=results)
-    )
-    results = copy.deepcopy(record.results)
+    record = new_record("study", f"NL-DPE accuracy: {task.name}", settings=settings, results=results)
+    if path.exists():
+        old = read_record(path)
+        record = record.model_copy(update={"created": old.created, "duration": old.duration})
+        results = copy.deepcopy(old.results)
     models: dict[str, nn.Module] = {CAME: model, TUNED: model}
 
     def save(complete: bool = False) -> Record:

@@ -46,6 +46,11 @@ class Thresholds(Part):
         description="bounds to voltages: range: the input range over all voltages; abs_minmax: the magnitudes of the "
         "lower bounds and those of the upper bounds each over all voltages, signs held elsewhere, as released",
     )
+    drawn: Literal["layer", "column"] = Field(
+        "layer",
+        description="errors of the ACAMs behind a layer: layer: the same in all its columns, as released; column: each "
+        "column its own. Passes through identities and attention keep one draw for each of their functions",
+    )
 
 
 class AcamCell(Part):

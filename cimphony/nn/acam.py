@@ -88,10 +88,12 @@ class Readout:
         gray = self.acam.code == "gray"
         return compile_function(self.function, span, self.acam.bits, gray=gray, rows=self.acam.rows)
 
-    def program(self, seed: int, rewrites: int = 0) -> None:
-        """One manufactured chip."""
+    def program(self, seed: int, rewrites: int = 0, columns: int = 1) -> None:
+        """One manufactured chip; `columns` of values where each may have errors of its own."""
         name = f"{self.name}/acam" + (f"#{rewrites}" if rewrites else "")
-        self.seed, self.table = seed, Table(manufacture(self.rows(), self.acam, seed=seed, name=name))
+        how = self.acam.thresholds
+        units = columns if how is not None and how.drawn == "column" else 1
+        self.seed, self.table = seed, Table(manufacture(self.rows(), self.acam, seed=seed, name=name, units=units))
 
     def __call__(self, values: Tensor) -> Tensor:
         """Values [...] as their codes stand for them, same dtype; gradients are those of the function."""

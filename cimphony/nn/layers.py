@@ -84,7 +84,7 @@ class AnalogLayer(nn.Module):
             kept = memory or (tiles.programmed.memory if tiles.programmed is not None else "stored")
             tiles.program(matrix.detach(), seed=seed, seconds=seconds, rewrites=rewrites, memory=kept)
         if self.readout is not None:
-            self.readout.program(seed, rewrites)
+            self.readout.program(seed, rewrites, sum(matrix.shape[1] for matrix in self.matrices()))
         self._written = Stamp(self.weight)
 
     @property

@@ -157,7 +157,7 @@ class Tiles:
         held = replace(first, rewrites=rewrites, others=tuple(others))
         self.programmed = (merge(held) if self.unit.fidelity == "effective" else held).to(weight.device)
         for readout in self.blocks:
-            readout.program(seed, rewrites)
+            readout.program(seed, rewrites, weight.shape[1])
         self.tokens_read = 0
 
     def _hold(

@@ -92,6 +92,24 @@ def test_noise_is_one_draw_a_chip(exact: bool) -> None:
     assert not torch.equal(one, other)
 
 
+def test_columns_with_errors_of_their_own() -> None:
+    """Layers and blocks of rows; two equal columns get equal codes only where errors are drawn for the layer."""
+    inputs, errors = torch.randn(300, 24), {}
+    for drawn in ("layer", "column"):
+        for way in ("analog", "digital"):
+            layer = nn.Linear(24, 16)
+            with torch.no_grad():
+                layer.weight[1], layer.bias[1] = layer.weight[0], layer.bias[0]
+            quiet = {"units.analog.cell.device": {"kind": "ideal"}, "units.analog.rows": 16}
+            how = {"units.analog.adc.partial_sums": way, "units.analog.adc.thresholds.drawn": drawn}
+            model = on_chip(nn.Sequential(layer), inputs, chip(**quiet, **how))
+            with torch.no_grad():
+                found = model(inputs)
+            errors[drawn, way] = float((found[:, 0] - found[:, 1]).abs().max())
+    assert errors["layer", "analog"] == errors["layer", "digital"] == 0
+    assert min(errors["column", "analog"], errors["column", "digital"]) > 0
+
+
 def test_blocks_of_rows_have_codes_of_their_own() -> None:
     inputs, layer = torch.randn(200, 100), nn.Linear(100, 16)
     with torch.no_grad():
