@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -21,12 +22,24 @@ SIZES = {"prompt": 16, "new_tokens": 4, "batch": 1}
 WORK = Workload(model="small", operations=[Operation(layer="w", kind="static_matmul", m=4, k=256, n=128)])
 
 
-def costed(*arguments: str) -> dict[str, Any]:
+def costed(*arguments: str, prompt: int = 16) -> dict[str, Any]:
     """Totals that `cimphony cost` prints."""
-    sizes = ("--prompt", "16", "--new-tokens", "4", "--json")
+    sizes = ("--prompt", str(prompt), "--new-tokens", "4", "--json")
     result = CliRunner().invoke(app, ["cost", "demo", *arguments, *sizes])
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)["reports"][0]["totals"]
+
+
+# labels of knobs: the key that turns one, the field it writes, and the value it then has
+KNOBS = {
+    "Rows of an array": ("ArrowRight", "units.analog.rows", 128),
+    "Columns of an array": ("ArrowRight", "units.analog.columns", 256),
+    "Converter bits (SLC)": ("ArrowRight", "units.analog.adc.bits.slc", 7),
+    "Converter bits (MLC)": ("ArrowLeft", "units.analog.adc.bits.mlc", 6),
+    "Cell bits (MLC)": ("ArrowRight", "units.analog.cell.bits.mlc", 3),
+    "Share of columns in SLC": ("ArrowRight", "units.analog.cell.slc_rate", 0.1),
+    "Technology node": ("ArrowLeft", "node", 45e-9),
+}
 
 
 @pytest.fixture
@@ -171,19 +184,22 @@ def test_knobs_change_the_numbers_of_cost(browser, server, tmp_path):
     first = totals(page)
     expected = costed("--chip", "hyflexpim")
     assert first == {key: expected[key] for key in first}
-    settled(page, lambda: page.get_by_label("Rows of an array").press("ArrowRight"))
-    settled(page, lambda: page.get_by_label("Converter bits (MLC)").press("ArrowLeft"))
+    for label, (key, *_) in KNOBS.items():
+        before = totals(page)
+        settled(page, lambda label=label, key=key: page.get_by_label(label, exact=True).press(key))
+        assert totals(page) != before, label
+    settled(page, lambda: page.get_by_label("Prompt").fill("32"))
     turned = totals(page)
-    assert turned["energy"] != first["energy"]
     page.get_by_label("Save the chip as").fill("turned")
     page.get_by_role("button", name="Save YAML").click()
     page.get_by_text("The same numbers").wait_for()
     path = tmp_path / "new" / "turned.yaml"
-    saved = load_chip(path)
-    assert saved.units["analog"].rows == 128
-    assert saved.units["analog"].adc.bits == {"slc": 6, "mlc": 6}
-    expected = costed("--chip", str(path))
+    saved = json.loads(load_chip(path).model_dump_json())
+    for _, field, value in KNOBS.values():
+        assert reduce(lambda place, name: place[name], field.split("."), saved) == value
+    expected = costed("--chip", str(path), prompt=32)
     assert turned == {key: expected[key] for key in turned}
+    settled(page, lambda: page.get_by_label("Prompt").fill("16"))
     settled(page, lambda: page.get_by_label("Other fields").fill("units.analog.rows: -1"))
     assert "units.analog.rows = -1 is not allowed" in page.get_by_role("alert").inner_text()
     settled(page, lambda: page.get_by_role("button", name="All knobs back").click())

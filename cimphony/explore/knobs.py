@@ -34,7 +34,7 @@ def knobs(chip: Chip) -> list[Knob]:
         found = [_knob(f"{name}.{field}", label, _RATES[1:], getattr(unit, field)) for field, label in rates]
     if isinstance(unit, GpuUnit):
         return found
-    return [*found, _knob("node", "Technology node", [node * 1e-9 for node in NODES], chip.node, "m")]
+    return [*found, _knob("node", "Technology node", [round(node * 1e-9, 12) for node in NODES], chip.node, "m")]
 
 
 def _crossbar(unit: CrossbarUnit, name: str) -> list[Knob]:
