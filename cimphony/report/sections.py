@@ -40,6 +40,7 @@ from cimphony.report.tables import (
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
 Figures = dict[str, Figure]
+_SHORT = 20  # a longer list of assumptions is folded
 
 
 def headline(records: Sequence[Record]) -> Html:
@@ -175,6 +176,8 @@ def assumptions(records: Sequence[Record]) -> Html:
         [one, element("span", f" ({', '.join(chips)})", class_="quiet") if chips else ""]
         for one, chips in assumptions_of(records).items()
     ]
+    if len(items) > _SHORT:
+        return section("Assumptions", fold(f"All {len(items)}", bullets(items)))
     return section("Assumptions", bullets(items)) if items else Html("")
 
 

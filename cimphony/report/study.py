@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from cimphony.record import Record, new_record
-from cimphony.report.tables import Table, lower_is_better, plain
+from cimphony.report.tables import Table, chip_name, lower_is_better, plain
 from cimphony.report.words import quantity, spread
 
 UNITS = {"energy": "J", "latency": "s", "interval": "s", "throughput": "/s", "area": "m2", "power": "W"}
 _COSTS = ("energy", "area", "latency")  # what a front is drawn over: the first two that were measured
+_COUNTS = ("chips", "utilisation", "costed")  # of the chip, though without a unit: not what is to be kept up
 _MOST = 40  # rows of a printed front
 
 
@@ -48,7 +49,7 @@ class Study:
         """Two or three measures for the front: what costs across, what is to be kept up, and a second cost."""
         asked = [name for name in self.measures if self.goals.get(name)] or self.measures
         costs = [name for name in _COSTS if name in asked]
-        others = [name for name in asked if not unit_of(name)]
+        others = [name for name in asked if not unit_of(name) and name not in _COUNTS]
         return list(dict.fromkeys([*costs[:1], *others[:1], *costs[1:], *asked]))[:3]
 
     @cached_property
@@ -61,13 +62,15 @@ class Study:
     def overview(self) -> Record:
         """The study as one record: what the points share, for the parts of a report that are not about points."""
         first, done = self.points[0], self.summary or new_record("study", self.name)
-        said = dict.fromkeys([*done.assumptions, *(one for point in self.points for one in point.assumptions)])
+        said = dict.fromkeys(done.assumptions)
+        told = [{"chip": chip_name(point), "assumptions": point.assumptions} for point in self.points]
         if len({repr(point.versions) for point in self.points}) > 1:
             said["points of this study were computed with different versions of the software"] = None
         changes: dict[str, Any] = {
             "title": self.name, "created": min(point.created for point in self.points), "versions": first.versions,
             "duration": done.duration or math.fsum(point.duration for point in self.points), "assumptions": list(said),
             "settings": done.settings or {"study": self.name}, "chip": done.chip or first.chip,
+            "results": done.results | ({"reports": told} if any(one["assumptions"] for one in told) else {}),
         }  # fmt: skip
         return done.model_copy(update=changes)
 

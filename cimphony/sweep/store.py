@@ -4,7 +4,8 @@
     points/DIGEST.json   kind "point": settings {study, axes}, chip, results {measures, spread, per_seed, digital,
                          breakdown (energy by component), status: done | failed, message}
     study.json           kind "study": settings (the whole definition), chip (the base), results {points, units, front,
-                         done, failed}; its duration is the points', added up; not complete while points are missing
+                         done, failed, reports (assumptions by chip)}; its duration is the points', added up; not
+                         complete while points are missing
 
 The records are the truth: they are written atomically, one for each point, and a point that has one is never measured
 again. Everything else in the folder can be made from them.
@@ -125,6 +126,7 @@ class Store:
             "front": [row["digest"] for row in front(done, study.goals, lambda row: row["measures"])],
             "done": len(done),
             "failed": len(rows) - len(done),
+            "reports": _assumed(self.points.values()),
         }
         record = self.began.model_copy(
             update={
@@ -134,7 +136,7 @@ class Store:
                 "complete": complete,
                 "duration": math.fsum(point.duration for point in self.points.values()),
                 "created": min((point.created for point in self.points.values()), default=self.began.created),
-                "assumptions": list(dict.fromkeys(one for point in self.points.values() for one in point.assumptions)),
+                "assumptions": [],
             }
         )
         write_record(record, self.folder / "study.json")
@@ -166,6 +168,14 @@ def read_points(folder: str | Path) -> dict[str, Record]:
             raise DataError(f"{path} is not the record of a point of a study; remove it")
         found[path.stem] = record
     return found
+
+
+def _assumed(points: Iterable[Record]) -> list[dict[str, Any]]:
+    """What was assumed of each chip, once."""
+    found: dict[str, dict[str, None]] = {}
+    for point in points:
+        found.setdefault((point.chip or {}).get("name", ""), {}).update(dict.fromkeys(point.assumptions))
+    return [{"chip": name, "assumptions": list(said)} for name, said in found.items() if said]
 
 
 def _row(record: Record) -> dict[str, Any]:
