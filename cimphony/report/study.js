@@ -279,7 +279,7 @@
     // each axis alone: the middle half, the median and the extremes of the measure upwards
     const quantile = (sorted, share) => { const at = share * (sorted.length - 1), low = Math.floor(at); return sorted[low] + (at - low) * ((sorted[low + 1] ?? sorted[low]) - sorted[low]); };
     const alone = axes.filter((one) => one.values.length > 1).map((axis) => surface(`What ${axis.name} does`, 230, (pen, width, height, style) => {
-      const measure = named[state.y], up = scaleOf(measure), bins = Math.min(12, axis.values.length), groups = new Map();
+      const measure = named[state.y], up = scaleOf(measure), bins = Math.min(axis.words ? 40 : 12, axis.values.length), groups = new Map();
       const at = data.axes.find((one) => one.name === axis.name).at;
       for (const row of kept) if (measure.at[row] !== null) {
         const bin = Math.floor((at[row] * bins) / axis.values.length);
