@@ -91,6 +91,15 @@ def test_what_the_cells_really_do_is_measured_in_every_scale() -> None:
         measured_noise(cim.restore_(model))
 
 
+@pytest.mark.parametrize("copies", [2, 4])
+def test_copies_divide_the_measured_noise_by_their_root(copies: int) -> None:
+    chip = with_noise(CHIPS["one pair of cells, not quantised"], WeightNoise(0.05)).replace(
+        {"redundancy": {"*": copies}}
+    )
+    found = measured_noise(cim.program_(cim.convert_(layer(), chip), seed=1))["tensor_max"].sigma
+    assert found == pytest.approx(0.05 / math.sqrt(copies), rel=FIVE / math.sqrt(2 * ROWS * COLUMNS))
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(DataError, match="scale = 'relative' is not known"):
         WeightNoise(0.1, "relative")  # type: ignore[arg-type]
