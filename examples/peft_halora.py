@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 import cimphony as cim
 from cimphony.methods.halora import HaloraCallback
 
-STEPS, WIDTH = 30, 96
+STEPS, WIDTH = 20, 96
 
 
 def sums(count: int, seed: int) -> torch.Tensor:
