@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parent
 STATES, OPERATIONS, DEPTH = "abcdefgh", "PQ", 6
 HELD_OUT, STEPS, RATE = 64, 3000, 4e-3
 MODELS, CHIPS = 3, 10
-SIGMAS, REDUNDANT, FRAGILE = (0.02, 0.04, 0.06, 0.08, 0.12, 0.2), (0.08, 0.12), 0.1
+SIGMAS, REDUNDANT, FRAGILE = (0.02, 0.04, 0.06, 0.08, 0.12, 0.2), 0.08, 0.1
 # every placement takes as many more cells as the three layers do once: three copies of a third, two halves, or all
 PLACEMENTS: dict[str, dict[str, int]] = {
     "shallow": {"model.layers.0.*": 4}, "middle": {"model.layers.1.*": 4}, "deep": {"model.layers.2.*": 4},
@@ -218,7 +218,7 @@ def other_noise() -> dict[str, tuple[Chip, float]]:
     for share in (0.001, 0.003, 0.01):
         device = {"additive": 0.0, "stuck": {"off": share / 2, "on": share / 2}}
         found[f"stuck cells, {share}"] = noisy(0.0, device=device), 0.0
-    return found | {f"read noise, {sigma}": (read_noise(sigma), 0.0) for sigma in REDUNDANT}
+    return found | {f"read noise, {sigma}": (read_noise(sigma), 0.0) for sigma in (0.08, 0.12)}
 
 
 def read_noise(sigma: float) -> Chip:
@@ -298,14 +298,13 @@ class Study:
 
     def run(self) -> None:
         nets = [self.net(model) for model in range(MODELS)]
-        every = tuple(ASKS)
+        seldom = self.kind == "seldom"
+        every = (*PLAIN, "thinking, terse examples") if seldom else tuple(ASKS)
         for model, net in enumerate(nets):
             self.once("cases", model, "digital", lambda net=net: scores(net, tokenizer(), every))
         noises = {f"sigma {sigma}": (every, noisy(sigma), 0.0) for sigma in SIGMAS}
-        seldom = self.kind == "seldom"
         copies = {
-            f"sigma {sigma}, {name}": (PLAIN[seldom:], noisy(sigma, redundancy=placed), 0.0)
-            for sigma in REDUNDANT
+            f"sigma {REDUNDANT}, {name}": (PLAIN[seldom:], noisy(REDUNDANT, redundancy=placed), 0.0)
             for name, placed in PLACEMENTS.items()
         }
         others = {name: (PLAIN, chip, age) for name, (chip, age) in other_noise().items()}
