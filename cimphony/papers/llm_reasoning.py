@@ -75,6 +75,15 @@ def clean(ask: str, score: str = "accuracy") -> Callable[[dict[str, Scores]], An
     return lambda model: [model["digital"][f"{ask}: {score}"]] * len(model[f"sigma {LOW}"][f"{ask}: {score}"])
 
 
+def _holds(model: dict[str, Scores], pair: Paired) -> bool:
+    """Whether the study has come so far."""
+    try:
+        pair(model)
+    except KeyError:
+        return False
+    return True
+
+
 def _pair(better: Callable[..., Any], worse: Callable[..., Any]) -> Paired:
     return lambda model: (better(model), worse(model))
 
@@ -93,6 +102,7 @@ def claims(held: dict[str, list[dict[str, Scores]]] | None = None) -> list[Claim
 
     def claim(name: str, statement: str, models: Sequence[dict[str, Scores]], *pairs: Paired, note: str = "",
               built_in: bool = False) -> Claim:  # fmt: skip
+        models = [model for model in models if all(_holds(model, pair) for pair in pairs)]
         if not models:
             return Claim(name, "abstract", statement, 1.0, "share of models", "not derivable", None,
                          "needs the record of papers/reasoning_study.py, in a checkout")  # fmt: skip
@@ -144,7 +154,9 @@ def figures(held: dict[str, list[dict[str, Scores]]]) -> list[dict[str, Any]]:
     """Accuracy and length by noise for both modes, and what copies win; means over models and chips."""
     found: list[dict[str, Any]] = []
     for kind, models in held.items():
-        sigmas = sorted(float(name[6:]) for name in models[0] if name.startswith("sigma ") and "," not in name)
+        cases = [case for case in models[0] if all(case in model for model in models)]
+        sigmas = sorted(float(case[6:]) for case in cases if case.startswith("sigma ") and "," not in case)
+        places = [place for place in ("", "shallow", *OTHERS) if f"sigma {COPIES}" + (place and f", {place}") in cases]
         for score, unit in (("accuracy", ""), ("length", "tokens")):
             asks = [key.removesuffix(f": {score}") for key in models[0]["digital"] if key.endswith(f": {score}")]
             series = [
@@ -153,8 +165,8 @@ def figures(held: dict[str, list[dict[str, Scores]]]) -> list[dict[str, Any]]:
             ]
             found.append(_figure(f"{score}, set {kind}", "sigma", unit, series))
         series = [
-            {"name": ask, "x": ["none", "shallow", *OTHERS],
-             "y": [mean(models, noisy(ask, COPIES, where)) for where in ("", "shallow", *OTHERS)]}
+            {"name": ask, "x": [place or "none" for place in places],
+             "y": [mean(models, noisy(ask, COPIES, place)) for place in places]}
             for ask in (("direct", "thinking") if kind == "even" else ("thinking",))
         ]  # fmt: skip
         found.append(_figure(f"accuracy at sigma {COPIES} by place of the copies, set {kind}", "", "", series))

@@ -46,6 +46,18 @@ def test_shares_of_models(folder):
     assert {*verdicts.values()} == {"reproduced"}
 
 
+def test_a_study_half_way(folder):
+    held = paper.studies(folder)
+    for model in held["seldom"]:
+        for case in [name for name in model if "," in name]:
+            del model[case]
+    found = {one.claim.id: one.verdict for one in measure(paper.claims(held))}
+    assert (found["copies-thinking"], found["low-seldom"]) == ("reproduced", "reproduced")
+    assert paper.figures(held)[-1]["series"][0]["x"] == ["none"]
+    del held["even"]
+    assert measure(paper.claims(held))[-3].verdict == "not derivable"
+
+
 def test_figures_are_means(folder):
     drawn = paper.record(folder).results["figures"]
     copies = next(one for one in drawn if "copies, set even" in one["title"])
