@@ -44,12 +44,19 @@ EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows,
 }
 
 static void pack_row(const int16_t *from, int64_t width, const Cells &cells, int8_t *rest, uint32_t *planes) {
-    for (int plane = 0; plane < cells.plane_count; plane++) planes[plane] = 0;
-    for (int64_t i = 0; i < TILE; i++) {
-        const int value = i < width ? from[i] : 256 * cells.base;
-        const int level = (value + 128) >> 8, above = level - cells.base;
-        rest[i] = (int8_t)(value - 256 * level);
-        for (int plane = 0; plane < cells.plane_count; plane++) planes[plane] |= (uint32_t)(above >> plane & 1) << i;
+    int16_t value[TILE];
+    uint8_t above[TILE];
+    std::fill(value, value + TILE, (int16_t)(256 * cells.base));
+    std::copy(from, from + width, value);
+    for (int i = 0; i < TILE; i++) {
+        const int level = (value[i] + 128) >> 8;
+        rest[i] = (int8_t)(value[i] - 256 * level);
+        above[i] = (uint8_t)(level - cells.base);
+    }
+    for (int plane = 0; plane < cells.plane_count; plane++) {
+        uint32_t bits = 0;
+        for (int i = 0; i < TILE; i++) bits |= (uint32_t)(above[i] >> plane & 1) << i;
+        planes[plane] = bits;
     }
 }
 
