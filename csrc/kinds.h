@@ -39,6 +39,10 @@ struct Conductances {
     typedef u16x16 Vector;
     static constexpr int parts = 1;
     static inline Vector row(const Rows &rows, int64_t row, int half) { return rows.conductance(row, half); }
+    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int half) {
+        rows.add<PLANES>(sum, row, half);
+    }
+    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint16_t)(256 * rows.base * (int)count); }
     static inline Vector start(u16x16 start) { return start; }
     static inline u16x16 part(Vector sum, int, u16x16) { return sum; }
 };
@@ -49,6 +53,10 @@ struct WideConductances {
     typedef u16x32 Vector;
     static constexpr int parts = 2;
     static inline Vector row(const Rows &rows, int64_t row, int) { return rows.conductances(row); }
+    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int) {
+        rows.add<PLANES>(sum, row);
+    }
+    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint16_t)(256 * rows.base * (int)count); }
     static inline Vector start(u16x16 start) {
         return (Vector)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)start), (__m256i)start, 1);
     }
@@ -65,6 +73,10 @@ struct Levels {
     typedef u8x32 Vector;
     static constexpr int parts = 2;
     static inline Vector row(const Rows &rows, int64_t row, int) { return rows.level(row); }
+    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int) {
+        rows.add<PLANES>(sum, row);
+    }
+    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint8_t)(rows.base * (int)count); }
     static inline Vector start(u16x16) { return Vector{}; }
     static inline u16x16 part(Vector sum, int which, u16x16 start) {
         union { Vector whole; u8x16 half[2]; } both = {sum};

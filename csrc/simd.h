@@ -28,6 +28,14 @@ template <class V> static inline V load(const void *from) {
 
 template <class V> static inline void store(void *to, V v) { memcpy(to, &v, sizeof v); }
 
+static inline s16x16 widen(s8x16 a) {
+#if defined(__AVX2__)
+    return (s16x16)_mm256_cvtepi8_epi16((__m128i)a);
+#else
+    return __builtin_convertvector(a, s16x16);
+#endif
+}
+
 static inline u16x16 min(u16x16 a, u16x16 b) {
 #if defined(__AVX2__)
     return (u16x16)_mm256_min_epu16((__m256i)a, (__m256i)b);
