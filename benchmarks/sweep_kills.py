@@ -4,6 +4,7 @@
 
 Each run is killed once so many points are recorded (drawn anew), a random moment of up to 0.1 s later, so that kills
 fall into measuring and writing; every fourth is killed at a random moment of the first seconds, while workers start.
+Of the local runs every third has two workers, the others measure in the process that is killed; on Ray all have two.
 Then one run goes on to the end. No point may be lost, measured twice, or different from an uninterrupted run's; and
 of the killed runs no process may be left. The results of both kinds stand in one file.
 """
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from cimphony.record import versions
 from tests.sweep import killed
 
-_POINTS, _STARTUP = 200, 8.0  # seconds
+_POINTS, _STARTUP = 200, 0.7  # seconds
+_OFTEN = 3  # of local runs, every so manyth has workers, which take long to start
 
 
 def moments(count: int, drawn: random.Random) -> Iterator[tuple[int, float]]:
@@ -31,7 +33,7 @@ def moments(count: int, drawn: random.Random) -> Iterator[tuple[int, float]]:
     counts = iter(sorted(drawn.sample(range(1, _POINTS - 10), count)))
     for number in range(count):
         after = next(counts)
-        yield (0, drawn.uniform(0, _STARTUP)) if number % 4 == 3 else (after, drawn.uniform(0, 0.1))
+        yield (0, drawn.uniform(0, _STARTUP)) if number % 4 == 2 else (after, drawn.uniform(0, 0.1))
 
 
 def left_running(mark: str) -> int:
@@ -53,26 +55,30 @@ def _marked(process: Path, mark: str) -> bool:
 
 def kills(work: Path, count: int, ray: bool, until: float) -> dict[str, Any] | None:
     """Torn as often as asked, then finished; None where the time is over before, and the next call goes on."""
-    asked, how, state = killed.many(_POINTS), {"workers": 2, "ray": ray}, work / "state.json"
-    found = json.loads(state.read_text()) if state.exists() else {"kills": [], "lost": 0, "twice": 0, "left": 0}
+    asked, state = killed.many(_POINTS), work / "state.json"
+    found: dict[str, Any] = {"kills": [], "lost": 0, "twice": 0, "left": 0, "with_workers": 0}
+    found = json.loads(state.read_text()) if state.exists() else found
     before = killed.texts(work / "torn")
     for after, wait in list(moments(count, random.Random(1)))[len(found["kills"]) :]:
         if time.time() > until:
             return None
-        mark = f"{work.name}-{len(found['kills'])}"
-        now = killed.kill(asked, work / "torn", after, wait, mark=mark, **how)
+        number = len(found["kills"])
+        mark, workers = f"{work.name}-{number}", 2 if ray or number % _OFTEN == 0 else 0
+        now = killed.kill(asked, work / "torn", after, wait, mark=mark, workers=workers, ray=ray)
         found["kills"].append(len(now))
         found["lost"] += len(before.keys() - now.keys())
         found["twice"] += sum(now[name] != text for name, text in before.items() if name in now)
         found["left"] += left_running(mark)
+        found["with_workers"] += workers > 0
         state.write_text(json.dumps(found))
         before = now
         print(f"killed with {len(now)} of {_POINTS} points recorded", flush=True)
-    killed.go(asked, work / "torn", **how)
+    killed.go(asked, work / "torn", workers=2, ray=ray)
     killed.go(asked, work / "whole", workers=0)
     records, whole = killed.recorded(work / "torn"), killed.recorded(work / "whole")
     return {
-        "kills": len(found["kills"]), "points_at_kill": found["kills"], "points_lost": found["lost"],
+        "kills": len(found["kills"]), "kills_with_two_workers": found["with_workers"],
+        "points_at_kill": found["kills"], "points_lost": found["lost"],
         "points_measured_twice": found["twice"], "processes_left": found["left"], "points": len(records),
         "equal_to_uninterrupted": records == whole, "versions": versions(),
     }  # fmt: skip

@@ -11,6 +11,7 @@ from cimphony.sweep.study import Study
 from tests.sweep.studies import ONE_LAYER, plain, study
 
 CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["cimphony.sweep.measure"])
 
 
 def drawn(model) -> float:
