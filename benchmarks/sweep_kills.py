@@ -1,4 +1,4 @@
-"""Kill -9 at 20 random moments of a study of 200 points, with local workers and on Ray: what is left of it.
+"""Kill -9 at random moments of a study of 200 points, with local workers and on Ray: what is left of it.
 
     python benchmarks/sweep_kills.py [--ray] [--work FOLDER --minutes 7] [-o benchmarks/results/sweep_kills.json]
 
