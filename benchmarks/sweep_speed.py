@@ -1,6 +1,6 @@
 """How much faster two workers are than one, local and on Ray, on points that compute.
 
-    python benchmarks/sweep_speed.py [-o benchmarks/results/sweep_speed.json]
+    python benchmarks/sweep_speed.py [--turns 2] [--ray] [-o benchmarks/results/sweep_speed.json]
 
 What is timed begins when every worker has its first point behind it (which loads the model) and ends with the last
 record. Points compute: the demo model on one chip each, effective reads. A machine that does other things too has less
@@ -21,7 +21,7 @@ from typing import Any
 from cimphony.record import versions
 from cimphony.sweep import make_study, run_study
 
-_POINTS, _TURNS = 10, {"local": 5, "ray": 2}
+_POINTS = 14
 
 
 def study(seeds: list[int]) -> Any:
@@ -30,7 +30,7 @@ def study(seeds: list[int]) -> Any:
         {
             "name": "speed",
             "chip": "hyflexpim",
-            "data": {"text": "demo", "max_tokens": 768},
+            "data": {"text": "demo", "max_tokens": 256},
             "axes": {"fidelity": ["effective"], "seed": seeds},
             "measures": ["perplexity", "energy"],
         }
@@ -71,11 +71,11 @@ def apart() -> float:
         return rate(Path(place), 2)
 
 
-def measure(kind: str) -> dict[str, Any]:
+def measure(kind: str, turns: int) -> dict[str, Any]:
     """Turns of one worker, two workers and two processes apart."""
     found: dict[str, list[float]] = {"one_worker": [], "two_workers": [], "two_apart": []}
     loads: list[float] = []
-    for _ in range(_TURNS[kind]):
+    for _ in range(turns):
         found["one_worker"].append(with_workers(1, kind == "ray"))
         found["two_workers"].append(with_workers(2, kind == "ray"))
         found["two_apart"].append(apart())
@@ -92,9 +92,12 @@ def measure(kind: str) -> dict[str, Any]:
 
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description="time the workers of a study")
+    arguments.add_argument("--turns", type=int, default=2)
+    arguments.add_argument("--ray", action="store_true")
     arguments.add_argument("-o", "--output", type=Path)
     chosen, began = arguments.parse_args(), time()
-    result = {kind: measure(kind) for kind in _TURNS}
+    kind = "ray" if chosen.ray else "local"
+    result = {kind: measure(kind, chosen.turns)}
     text = json.dumps(result | {"cores": os.cpu_count(), "points": _POINTS, "versions": versions()}, indent=1)
     print(text, f"{time() - began:.0f} s")
     if chosen.output:
