@@ -24,8 +24,8 @@ from cimphony.nn.noise_scales import SCALES, WeightNoise, with_noise
 
 WEIGHTS_ALONE = {"units.rram.encoding.bits": None, "units.rram.input.bits": None, "units.rram.adc": None}
 BASE = cim.load_chip("hybrid-rram-sram").replace(WEIGHTS_ALONE)
-LEVELS = {"shakespeare": (0.05, 0.1, 0.15, 0.2), "sst2": (0.02, 0.04, 0.06, 0.08)}
-TRAINED_AT = {"shakespeare": 0.1, "sst2": 0.04}
+LEVELS = {"shakespeare": (0.05, 0.1, 0.15, 0.2), "sst2": (0.0025, 0.005, 0.0075, 0.01)}
+TRAINED_AT = {"shakespeare": 0.1, "sst2": 0.005}
 # the demo's five layers have equal shapes: attention 5 parts of 15, mlp 10; each of these stores 30 parts more
 PLACEMENTS = {
     "everything, 3 copies": {"*": 3},
