@@ -98,8 +98,8 @@ if __name__ == "__main__":
     chosen, began = arguments.parse_args(), time()
     kind = "ray" if chosen.ray else "local"
     result = {kind: measure(kind, chosen.turns)}
-    written = chosen.output and chosen.output.exists()
-    result = (json.loads(chosen.output.read_text()) if written else {}) | result
+    if chosen.output and chosen.output.exists():  # local and Ray stand in one file
+        result = json.loads(chosen.output.read_text()) | result
     text = json.dumps(result | {"cores": os.cpu_count(), "points": _POINTS, "versions": versions()}, indent=1)
     print(text, f"{time() - began:.0f} s")
     if chosen.output:
