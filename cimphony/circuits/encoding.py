@@ -19,17 +19,17 @@ def quantise_weights(weight: Tensor, encoding: Encoding) -> tuple[Tensor, Tensor
 
     The largest magnitude of a column (or of the tensor) becomes 2^(bits-1) - 1. With `bits` None the largest
     magnitude becomes 1 and nothing is rounded. Binary weights become their signs, the scale is the mean magnitude.
+    Nothing but zeros has the scale 0: whatever its cells really hold, its outputs are 0.
     """
     weight = weight.detach().to("cpu", torch.float64)
     if encoding.weights == "binary":
         mean = weight.abs().mean(dim=0) if encoding.scale == "column" else weight.abs().mean().expand(weight.shape[1])
-        return torch.where(weight >= 0, 1.0, -1.0).to(torch.float64), torch.where(mean > 0, mean, 1.0)
+        return torch.where(weight >= 0, 1.0, -1.0).to(torch.float64), mean
     largest = weight.abs().amax(dim=0) if encoding.scale == "column" else weight.abs().amax().expand(weight.shape[1])
-    if encoding.bits is None:
-        scale = torch.where(largest > 0, largest, 1.0)
-        return weight / scale, scale
-    scale = torch.where(largest > _TINY, largest / (2 ** (encoding.bits - 1) - 1), 1.0)
-    return round_half_up(weight / scale), scale
+    scale = largest if encoding.bits is None else largest / (2 ** (encoding.bits - 1) - 1)
+    scale = torch.where(scale > _TINY, scale, 0.0)
+    integers = weight / torch.where(scale > 0, scale, 1.0)
+    return integers if encoding.bits is None else round_half_up(integers), scale
 
 
 def encode(integers: Tensor, slices: tuple[Slice, ...], encoding: Encoding) -> list[Tensor]:

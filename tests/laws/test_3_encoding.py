@@ -62,7 +62,10 @@ def test_quantised_weights_are_within_half_a_step(scale: str) -> None:
     assert ((integers * step - weight).abs() <= step * (0.5 + 1e-9)).all()
 
 
-def test_a_zero_column_stays_zero() -> None:
-    integers, step = quantise_weights(torch.zeros(5, 2), Encoding.model_validate({"weights": "offset"}))
-    assert not integers.any()
-    assert torch.isfinite(step).all()
+@pytest.mark.parametrize("weights", ["offset", "binary"])
+def test_a_column_of_zeros_has_the_scale_zero(weights: str) -> None:
+    encoding = Encoding.model_validate({"weights": weights, "bits": 1 if weights == "binary" else 8})
+    integers, step = quantise_weights(torch.tensor([[0.0, -2.0], [0.0, 2.0]]), encoding)
+    assert step[0] == 0
+    assert step[1] > 0
+    assert (integers[:, 1] * step[1]).tolist() == [-2, 2]

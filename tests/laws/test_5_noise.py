@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import cimphony as cim
 from cimphony.chip import Device, GaussianDevice, LogLinearDevice, PcmDevice, RramDevice, Stuck, load_chip
 from cimphony.devices import hold
 
@@ -175,3 +176,16 @@ def test_global_drift_compensation_undoes_the_mean_drift() -> None:
     drifted, compensated = error(None), error("global")
     assert drifted > 0.1  # (1 - (86420/20)^-0.06)^2
     assert compensated < drifted / 5
+
+
+@pytest.mark.parametrize("fidelity", ["exact", "effective"])
+def test_noise_of_unused_columns_stays_on_the_chip(fidelity: str) -> None:
+    """The head of a tied embedding has a column of zeros for its padding token."""
+    layer = torch.nn.Linear(40, 3, bias=False)
+    with torch.no_grad():
+        layer.weight[1] = 0
+    cim.convert_(layer, load_chip("hyflexpim").replace({"units.analog.fidelity": fidelity}))
+    cim.program_(layer, seed=0)
+    outputs = layer(torch.ones(2, 40))
+    assert not outputs[:, 1].any()
+    assert outputs[:, 0].all()
