@@ -33,6 +33,23 @@ def test_import_is_quick():
     assert float(printed) < 1.0  # seconds of CPU; 0.2 where this was written
 
 
+def test_plain_torch_models_need_no_models_of_transformers():
+    code = """
+import sys, torch, cimphony as cim, cimphony.evaluate
+from cimphony.nn.trace import trace
+model = torch.nn.Sequential(torch.nn.Linear(8, 4))
+trace(model, inputs=(2, 8))
+cim.convert_(model, cim.load_chip("hyflexpim"))
+with cim.calibrate(model):
+    model(torch.ones(2, 8))
+model = cim.program_(model)
+assert model(torch.ones(2, 8)).shape == (2, 4)
+cim.summary(model), cim.restore_(model)
+assert "transformers.modeling_utils" not in sys.modules
+"""
+    assert alone(code) == ""
+
+
 def test_global_random_state_is_untouched():
     code = """
 import random, numpy, torch, transformers, rich.style  # rich draws a number when it is imported

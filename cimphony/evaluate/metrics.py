@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from cimphony.errors import DataError
 from cimphony.evaluate.progress import progress_bar
+from cimphony.nn.architectures import is_pretrained
 
 _LONGEST_WINDOW = 2048
 
@@ -45,7 +45,7 @@ def perplexity(
     window, stride = _sizes(model, tokens, window, stride, batch)
     pieces = list(_windows(len(tokens) - 1, window, stride))
     device = next(model.parameters()).device
-    options = {"use_cache": False} if isinstance(model, PreTrainedModel) else {}
+    options = {"use_cache": False} if is_pretrained(model) else {}
     total = 0.0
     groups = [pieces[start : start + batch] for start in range(0, len(pieces), batch)]
     with evaluating(model), progress_bar("perplexity", len(groups), progress) as advance:

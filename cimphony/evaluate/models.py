@@ -3,19 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
-from transformers.utils import logging
 
 from cimphony.errors import DataError
 from cimphony.nn.architectures import load_config, model_class, model_names, quietly, resolve
 from cimphony.nn.low_rank import RANKS
 from cimphony.nn.store import load_low_rank
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Any]:
+
+def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> "tuple[PreTrainedModel, Any]":
     """A model in evaluation mode and its tokenizer, None where it has none.
 
     Args:
@@ -39,12 +40,14 @@ def load_model(name: str | Path, *, dtype: torch.dtype = torch.float32) -> tuple
     return model.eval(), _tokenizer(name, model)
 
 
-def _tokenizer(name: str | Path, model: PreTrainedModel) -> Any:
+def _tokenizer(name: str | Path, model: "PreTrainedModel") -> Any:
     folder = Path(resolve(name))
     # without files, transformers makes up an empty tokenizer for some models
     made_up = folder.is_dir() and not any(list(folder.glob(kind)) for kind in ("tokenizer*", "vocab*", "*.model"))
     if model.main_input_name != "input_ids" or made_up:
         return None
+    from transformers import AutoTokenizer
+
     try:
         return quietly(AutoTokenizer.from_pretrained, name)
     except DataError:
@@ -54,6 +57,8 @@ def _tokenizer(name: str | Path, model: PreTrainedModel) -> Any:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """Without the bars that transformers draws while loading."""
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -1,5 +1,7 @@
 """Models on chips: analog layers and the verbs that make, program, age and restore them."""
 
+from typing import TYPE_CHECKING, Any
+
 from cimphony.nn.attention import attention_layers
 from cimphony.nn.convert import (
     age_,
@@ -13,10 +15,12 @@ from cimphony.nn.convert import (
 )
 from cimphony.nn.gain_cell import GainCellAttention
 from cimphony.nn.layers import AnalogConv1D, AnalogConv2d, AnalogLayer, AnalogLinear
-from cimphony.nn.ring import GainCellCache
 from cimphony.nn.store import load_, save
 from cimphony.nn.summary import Summary, summary, summary_rows
 from cimphony.nn.tiles import Tiles
+
+if TYPE_CHECKING:
+    from cimphony.nn.ring import GainCellCache
 
 __all__ = [
     "AnalogConv1D",
@@ -41,3 +45,11 @@ __all__ = [
     "summary",
     "summary_rows",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GainCellCache":  # a cache of transformers', which takes seconds to import
+        from cimphony.nn.ring import GainCellCache
+
+        return GainCellCache
+    raise AttributeError(f"module 'cimphony.nn' has no attribute {name!r}")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from cimphony.errors import DataError, StateError
 from cimphony.nn.layers import AnalogLayer, analog_class
@@ -60,22 +61,19 @@ def check_adapters(model: nn.Module) -> None:
             )
 
 
-def watch_adapters(model: nn.Module, swap: Swap) -> None:
+def watch_adapters(model: nn.Module, swap: Swap) -> Iterator[RemovableHandle]:
     """Refuse merging into converted base layers; put adapters that come later on the chip."""
     for name, module in lora_layers(model).items():
         if isinstance(module.base_layer, AnalogLayer):
             module.__dict__["merge"] = refuse_merge
         if any(isinstance(one, AnalogLayer) for _, one in _factors(module)):
-            module.register_forward_pre_hook(partial(_put_on_chip, swap, name))
+            yield module.register_forward_pre_hook(partial(_put_on_chip, swap, name))
 
 
-def forget_adapters(model: nn.Module) -> None:
-    """Undo `watch_adapters`."""
+def allow_merging(model: nn.Module) -> None:
+    """Give converted LoRA layers their own way to merge back."""
     for module in lora_layers(model).values():
         module.__dict__.pop("merge", None)
-        hooks = module._forward_pre_hooks
-        for key in [key for key, hook in hooks.items() if getattr(hook, "func", None) is _put_on_chip]:
-            del hooks[key]
 
 
 def refuse_merge(*_: Any, **__: Any) -> None:

@@ -1,15 +1,19 @@
-"""Model names to Hugging Face configurations and classes: built-in names, local folders, hub names."""
+"""Model names to Hugging Face configurations and classes: built-in names, local folders, hub names.
 
+transformers takes seconds to import; here and beside it is imported where a model of its is made or changed.
+"""
+
+import sys
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, PretrainedConfig
-from transformers.models.auto import modeling_auto
 
 from cimphony.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 _BUILT_IN = Path(str(files("cimphony") / "models"))
 
@@ -38,7 +42,13 @@ def resolve(name: str | Path) -> str:
     return str(name)
 
 
-def load_config(name: str | Path) -> PretrainedConfig:
+def is_pretrained(model: object) -> "TypeGuard[PreTrainedModel]":
+    """Whether a model is one of transformers'; where nobody imported its models there is none."""
+    modelling = sys.modules.get("transformers.modeling_utils")
+    return modelling is not None and isinstance(model, modelling.PreTrainedModel)
+
+
+def load_config(name: str | Path) -> "PretrainedConfig":
     """The configuration of a model, without weights.
 
     Args:
@@ -46,6 +56,8 @@ def load_config(name: str | Path) -> PretrainedConfig:
 
     Raises DataError where there is no such model, or the hub cannot be reached.
     """
+    from transformers import AutoConfig
+
     return quietly(AutoConfig.from_pretrained, name)
 
 
@@ -62,26 +74,24 @@ def quietly(load: Any, name: str | Path, **options: Any) -> Any:
         ) from None
 
 
-def model_class(config: PretrainedConfig) -> type[transformers.PreTrainedModel]:
+def model_class(config: "PretrainedConfig") -> "type[PreTrainedModel]":
     """The class a configuration asks for; where it names none, the head that models of its type are known for.
 
     Raises DataError where transformers has no class for it.
     """
+    import transformers
+
     for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)
-    heads = (
-        modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
-        *(
-            ()
-            if type(config) in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING
-            else (modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,)
-        ),
-        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-        modeling_auto.MODEL_MAPPING,
-    )
-    for mapping in heads:
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    for mapping in (
+        transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        {} if masked else transformers.MODEL_FOR_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        transformers.MODEL_MAPPING,
+    ):
         if type(config) in mapping:
             found: Any = mapping[type(config)]
             return found[0] if isinstance(found, tuple) else found

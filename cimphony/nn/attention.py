@@ -5,19 +5,21 @@ unit for dynamic_matmul is one entry in `_MODULES`: a module that is called as G
 `masked`, as DigitalAttention is, with the model's own mask and scaling.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from torch.utils.hooks import RemovableHandle
 
 from cimphony.chip import Chip, NorPimUnit
 from cimphony.errors import DataError
 from cimphony.nn.acam_attention import AcamAttention
+from cimphony.nn.architectures import is_pretrained
 from cimphony.nn.digital_attention import DigitalAttention
 from cimphony.nn.gain_cell import GainCellAttention
-from cimphony.nn.ring import fit_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "cimphony"  # of the implementation, and of the child module
 _MASKED = "cimphony_masked"  # of the implementation for modules that take a mask
@@ -42,8 +44,8 @@ def attention_layers(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in found.items() if isinstance(module, tuple(_MODULES.values()))}
 
 
-def attach(model: nn.Module, chip: Chip) -> None:
-    """Put every attention module of a model on the chip's unit for dynamic_matmul.
+def attach(model: nn.Module, chip: Chip) -> list[RemovableHandle]:
+    """Put every attention module of a model on the chip's unit for dynamic_matmul; returns the hooks this takes.
 
     Raises DataError where the model's attention cannot be replaced, CapacityError where a head does not fit.
     """
@@ -51,24 +53,33 @@ def attach(model: nn.Module, chip: Chip) -> None:
     kind = _MODULES[chip.units[unit_name].kind]
     masked = getattr(kind, "masked", False)
     modules = _replaceable(model, unit_name, causal=not masked)
-    assert isinstance(model, PreTrainedModel)
+    assert is_pretrained(model)
     made = {
         name: kind(chip, unit_name, name or "model", layers=len(modules), **_shape(module, model))
         for name, module in modules.items()
     }
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _padding)
-    AttentionInterface.register(_MASKED, _masked_attention)
-    AttentionMaskInterface.register(_MASKED, eager_mask)
-    configurations = _configurations(model)
-    model.__dict__[_BEFORE] = [config._attn_implementation for config in configurations]
+    _register()
+    model.__dict__[_BEFORE] = [config._attn_implementation for config in _configurations(model)]
     for name, module in modules.items():
         parameter = next(module.parameters())
         module.add_module(NAME, made[name].to(parameter.device))
         module.get_submodule(NAME).train(module.training)
     model.set_attn_implementation(_MASKED if masked else NAME)
-    if not masked:
-        model.register_forward_pre_hook(fit_cache, with_kwargs=True)
+    if masked:
+        return []
+    from cimphony.nn.ring import fit_cache
+
+    return [model.register_forward_pre_hook(fit_cache, with_kwargs=True)]
+
+
+def _register() -> None:
+    """Make both implementations known to transformers."""
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+    for name, attention, mask in ((NAME, _attention, _padding), (_MASKED, _masked_attention, eager_mask)):
+        AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, mask)
 
 
 def detach(model: nn.Module) -> None:
@@ -77,13 +88,11 @@ def detach(model: nn.Module) -> None:
         delattr(model.get_submodule(name), NAME)
     for config, own in zip(_configurations(model), model.__dict__.pop(_BEFORE), strict=True):
         config._attn_implementation_internal = own
-    for key in [key for key, hook in model._forward_pre_hooks.items() if hook is fit_cache]:
-        del model._forward_pre_hooks[key], model._forward_pre_hooks_with_kwargs[key]
 
 
 def _configurations(model: nn.Module) -> list[Any]:
     """Configurations of the model and the models inside it, each once."""
-    configs = [module.config for module in model.modules() if isinstance(module, PreTrainedModel)]
+    configs = [module.config for module in model.modules() if is_pretrained(module)]
     return list({id(config): config for config in configs}.values())
 
 
@@ -91,7 +100,7 @@ def _replaceable(model: nn.Module, unit_name: str, *, causal: bool) -> dict[str,
     """The attention modules; DataError where they cannot be replaced."""
     way_out = "exclude it by taking dynamic_matmul and softmax out of the chip's policy"
     kind = type(model).__name__
-    if not isinstance(model, PreTrainedModel) or not model._can_set_attn_implementation():
+    if not is_pretrained(model) or not model._can_set_attn_implementation():
         raise DataError(
             f"the attention of {kind} cannot be put on units.{unit_name}: it does not follow transformers' attention "
             f"interface. Use a Hugging Face model that does, or {way_out}"
@@ -112,7 +121,7 @@ def _replaceable(model: nn.Module, unit_name: str, *, causal: bool) -> dict[str,
     return found
 
 
-def _shape(module: nn.Module, model: PreTrainedModel) -> dict[str, int]:
+def _shape(module: nn.Module, model: "PreTrainedModel") -> dict[str, int]:
     config: Any = getattr(module, "config", model.config)
     heads = config.num_attention_heads
     size = getattr(module, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads

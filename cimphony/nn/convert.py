@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, get_args
 
 from torch import nn
-from transformers import PreTrainedModel
+from torch.utils.hooks import RemovableHandle
 
 from cimphony.chip import AcamUnit, Chip, CrossbarUnit
 from cimphony.errors import CapacityError, DataError, StateError
@@ -22,15 +22,17 @@ from cimphony.nn.acam import (
     follow,
 )
 from cimphony.nn.acam_attention import AcamAttention
-from cimphony.nn.adapters import adapter_names, check_adapters, forget_adapters, replaced_names, watch_adapters
+from cimphony.nn.adapters import adapter_names, allow_merging, check_adapters, replaced_names, watch_adapters
+from cimphony.nn.architectures import is_pretrained
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
 from cimphony.nn.layers import AnalogLayer, Stamp, analog_class, place_ranks
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.programmed import Memory
-from cimphony.nn.special_functions import attach_special, detach_special
+from cimphony.nn.special_functions import attach_special
 from cimphony.nn.tiles import Tiles
 
 _DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
+_HOOKS_KEY = "_cimphony_hooks"  # on the model: handles of the hooks that conversion has put on its modules
 
 
 def convert_(
@@ -76,9 +78,10 @@ def convert_(
         )
     else:
         digital = {path: "the chip has no crossbar" for path, module in model.named_modules() if analog_class(module)}
-    if has_numbers(chip) and (isinstance(model, PreTrainedModel) or not _only_where_there_is(chip)):
-        attach(model, chip)
-    attach_special(model, chip)
+    hooks: list[RemovableHandle] = []
+    if has_numbers(chip) and (is_pretrained(model) or not _only_where_there_is(chip)):
+        hooks += attach(model, chip)
+    hooks += attach_special(model, chip)
     _attach_acams(model, chip)
     for path, module in chosen.items():
         _swap(module, path, chip, name)
@@ -86,8 +89,8 @@ def convert_(
         _share_modes(model, unit.cell.slc_rate)
     for path, module in adapters.items():
         _swap_adapter(chip, module, path)
-    watch_adapters(model, partial(_swap_adapter, chip))
-    model.__dict__[_DIGITAL_KEY] = digital
+    hooks += watch_adapters(model, partial(_swap_adapter, chip))
+    model.__dict__[_DIGITAL_KEY], model.__dict__[_HOOKS_KEY] = digital, hooks
     return model
 
 
@@ -331,11 +334,12 @@ def restore_(model: nn.Module) -> nn.Module:
         digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
         del layer.tiles, layer._written, layer.rewritable, layer.readout
         layer.__class__ = digital
-    forget_adapters(model)
+    allow_merging(model)
     if attention_layers(model):
         detach(model)
-    detach_special(model)
     detach_activations(model)
+    for hook in model.__dict__.pop(_HOOKS_KEY, ()):
+        hook.remove()
     model.__dict__.pop(_DIGITAL_KEY, None)
     return model
 

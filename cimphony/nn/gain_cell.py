@@ -3,7 +3,7 @@
 Without a ring all tokens of a text run at once; with one (see `ring.py`) they are written and read in turn.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from cimphony.circuits.charge_to_pulse import quantise
 from cimphony.circuits.gain_cell import Columns, attend
 from cimphony.circuits.gain_cell_noise import Draws
 from cimphony.errors import CapacityError
-from cimphony.nn.ring import RingLayer
+
+if TYPE_CHECKING:
+    from cimphony.nn.ring import RingLayer
 
 SCALERS = ("query", "key", "value", "output")
 _SMALLEST = 1e-20  # a gain is positive
@@ -169,7 +171,7 @@ class GainCellAttention(nn.Module):
             live = live & valid.unsqueeze(1)
         return Columns(time.clamp(min=0) % self.unit.window, age, live)
 
-    def _draws(self, ring: RingLayer | None, batch: int, first: int, tokens: int) -> Draws | None:
+    def _draws(self, ring: "RingLayer | None", batch: int, first: int, tokens: int) -> Draws | None:
         if self.unit.noise is None:
             return None
         if ring is not None and ring.texts is None:

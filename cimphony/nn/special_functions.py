@@ -1,36 +1,33 @@
 """Normalisation and activation modules in FP16, where the chip's special-function unit has 16 bits.
 
-Inputs and results are rounded, by hooks that `restore_` takes away; the arithmetic between is the module's own.
+Inputs and results are rounded; the arithmetic between is the module's own.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from cimphony.chip import Chip, SpecialFunctionUnit
 
-_ENDS = {"norm": ("LayerNorm", "RMSNorm"), "activation": ("Activation", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid")}
+_ENDS: dict[Literal["norm", "activation"], tuple[str, ...]] = {
+    "norm": ("LayerNorm", "RMSNorm"),
+    "activation": ("Activation", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid"),
+}
 
 
-def attach_special(model: nn.Module, chip: Chip) -> None:
+def attach_special(model: nn.Module, chip: Chip) -> Iterator[RemovableHandle]:
     """Round what goes into and comes out of modules that the chip gives to a 16-bit special-function unit."""
     for operation, ends in _ENDS.items():
-        unit = chip.unit_for("norm" if operation == "norm" else "activation")
+        unit = chip.unit_for(operation)
         if not isinstance(unit, SpecialFunctionUnit) or unit.bits is None:
             continue
         for module in model.modules():
             if type(module).__name__.endswith(ends):
-                module.register_forward_pre_hook(_round_inputs)
-                module.register_forward_hook(_round_outputs)
-
-
-def detach_special(model: nn.Module) -> None:
-    """Take the rounding away."""
-    for module in model.modules():
-        for hooks, own in ((module._forward_pre_hooks, _round_inputs), (module._forward_hooks, _round_outputs)):
-            for key in [key for key, hook in hooks.items() if hook is own]:
-                del hooks[key]
+                yield module.register_forward_pre_hook(_round_inputs)
+                yield module.register_forward_hook(_round_outputs)
 
 
 def _round_inputs(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

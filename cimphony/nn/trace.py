@@ -4,27 +4,29 @@ import copy
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from cimphony.errors import CimphonyError, DataError
 from cimphony.nn.adapters import lora_layers
-from cimphony.nn.architectures import load_config, model_class
+from cimphony.nn.architectures import is_pretrained, load_config, model_class
 from cimphony.nn.convert import is_converted, restore_
 from cimphony.nn.low_rank import RANKS, reshape_
 from cimphony.nn.recorder import Recorder, live
 from cimphony.workload import Operation, Phase, Workload
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 _ATTENTION = "cimphony_trace"
 
 
 def trace(
-    model: nn.Module | PretrainedConfig | str | Path,
+    model: "nn.Module | PretrainedConfig | str | Path",
     *,
     prompt: int = 128,
     new_tokens: int = 0,
@@ -62,7 +64,7 @@ def trace(
         name, model = name or Path(model).name, load_config(model)
     shapes, name = _on_meta(model), name or _name(model)
     passes = _Passes(shapes, name)
-    if inputs is not None or image is not None or not isinstance(passes.model, PreTrainedModel) or _sees(passes.model):
+    if inputs is not None or image is not None or not is_pretrained(passes.model) or _sees(passes.model):
         prompt = _run_once(passes, inputs, image, batch)
         if new_tokens:
             raise DataError(f"new_tokens = {new_tokens} is not possible: {name} runs once and generates nothing; use 0")
@@ -107,7 +109,7 @@ class _Passes:
 
 def _run_language(passes: _Passes, prompt: int, new_tokens: int, batch: int) -> None:
     model = passes.model
-    assert isinstance(model, PreTrainedModel)
+    assert is_pretrained(model)
     if model.config.is_encoder_decoder:
         raise DataError(
             f"{passes.name} is an encoder-decoder; give its shapes, as "
@@ -220,12 +222,12 @@ def _shape(size: Any, channels: int) -> tuple[int, int, int] | None:
     return sizes if len(sizes) == 3 else (channels, *sizes)  # type: ignore[return-value]
 
 
-def _sees(model: PreTrainedModel) -> bool:
+def _sees(model: "PreTrainedModel") -> bool:
     return model.main_input_name == "pixel_values"
 
 
 def _name(model: Any) -> str:
-    config = model if isinstance(model, PretrainedConfig) else getattr(model, "config", None)
+    config = getattr(model, "config", model)
     named = getattr(config, "name_or_path", "") or getattr(config, "model_type", "")
     return Path(named).name or type(model).__name__
 
@@ -247,25 +249,33 @@ class _WithoutData(TorchFunctionMode):
 
 def _on_meta(model: Any) -> nn.Module:
     """A copy on the meta device, in evaluation mode, that shares nothing with the model."""
-    AttentionInterface.register(_ATTENTION, _attention)
-    if isinstance(model, PretrainedConfig):
-        config = copy.deepcopy(model)
-        with torch.device("meta"):
-            shapes: nn.Module = model_class(config)(config)
-            reshape_(shapes, getattr(config, RANKS, None) or {})
-    elif isinstance(model, torch.jit.ScriptModule) or not isinstance(model, nn.Module):
-        raise DataError(
-            f"cannot trace a {type(model).__name__}; give a torch module, a Hugging Face configuration or a name"
-        )
-    else:
+    if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         with _WithoutData():
             shapes = copy.deepcopy(getattr(model, "_orig_mod", model))
         if is_converted(shapes):
             restore_(shapes)
+    else:
+        shapes = _from_config(model)
     inside = _inside_peft(shapes)
-    if isinstance(inside, PreTrainedModel) and inside._can_set_attn_implementation():
+    if is_pretrained(inside) and inside._can_set_attn_implementation():
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(_ATTENTION, _attention)
         inside.set_attn_implementation(_ATTENTION)
     return shapes.eval()
+
+
+def _from_config(config: Any) -> nn.Module:
+    from transformers import PretrainedConfig
+
+    if not isinstance(config, PretrainedConfig):
+        raise DataError(
+            f"cannot trace a {type(config).__name__}; give a torch module, a Hugging Face configuration or a name"
+        )
+    config = copy.deepcopy(config)
+    with torch.device("meta"):
+        shapes = model_class(config)(config)
+        return reshape_(shapes, getattr(config, RANKS, None) or {})
 
 
 def _inside_peft(model: nn.Module) -> nn.Module:
