@@ -34,7 +34,7 @@ from cimphony.chip.gain_cell import (
     PulseCoding,
     TableMultiplier,
 )
-from cimphony.chip.load import chip_names, load_chip
+from cimphony.chip.load import check_chip, chip_names, load_chip
 from cimphony.chip.part import MODES, Component, Mode, Part
 from cimphony.chip.processors import DigitalOperands, GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.chip.switches import NON_IDEALITIES, NonIdeality
@@ -86,6 +86,7 @@ __all__ = [
     "Thresholds",
     "Unit",
     "build_chip",
+    "check_chip",
     "chip_names",
     "differences",
     "load_chip",

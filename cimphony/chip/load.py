@@ -30,6 +30,12 @@ def load_chip(name: str | Path) -> Chip:
     return chip_from(_read(Path(name)), Path(name).parent)
 
 
+def check_chip(chip: object) -> None:
+    """ChipError where a name stands for the chip itself."""
+    if not isinstance(chip, Chip):
+        raise ChipError(f"chip = {chip!r} is a {type(chip).__name__}; give a chip, for example load_chip('hyflexpim')")
+
+
 def chip_from(data: dict[str, Any], folder: Path | None = None) -> Chip:
     """A chip from the content of a chip file; `folder` is where a `base` that is a file is looked for."""
     return build_chip(_resolve(dict(data), folder, ()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cimphony.chip import AcamUnit, Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit
+from cimphony.chip import AcamUnit, Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit, check_chip
 from cimphony.cost.acam import acam_said, is_fused, on_acam, score_row, spare_arrays
 from cimphony.cost.crossbar import activation_bytes, on_crossbar, partial_bytes, pass_time
 from cimphony.cost.gain_cell import said_of
@@ -27,6 +27,7 @@ def estimate(workload: Workload, chip: Chip, *, chips: int | None = None) -> Cos
 
     Raises CapacityError where the weights do not fit, ChipError where a price cannot be worked out.
     """
+    check_chip(chip)
     return _Estimate(settle(workload, chip), chip, place(workload, chip, chips)).report()
 
 

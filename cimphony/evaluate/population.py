@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cimphony.chip import Chip, CrossbarUnit
+from cimphony.chip import Chip, CrossbarUnit, check_chip
 from cimphony.errors import DataError, StateError
 from cimphony.evaluate.metrics import evaluating, run_batch
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import age_, calibrate, convert_, is_converted, program_, restore_, summary_rows
+from cimphony.nn import age_, analog_layers, calibrate, convert_, is_converted, program_, restore_, summary_rows
 from cimphony.record import Record, new_record, read_record, write_record
 
 _GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its record
@@ -61,6 +61,7 @@ def evaluate_chips(
     (mean, sd over the sample, min and max per age and fidelity; sd is None for one chip).
     Raises DataError where a value is not finite, or the record at `record_path` is of other settings.
     """
+    check_chip(chip)
     if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
     fidelities = [_own_fidelity(chip) if one is None else one for one in fidelities]
@@ -83,6 +84,7 @@ def evaluate_chips(
             run.add_layers(summary_rows(model))
             where = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
             run.points[fidelity, seed, age] = _measured(metric(model), where)
+            run.note_unread(model)
             run.save()
             advance()
     return run.save(complete=True)
@@ -158,6 +160,13 @@ class _Run:
             if (row["layer"], row.get("fidelity")) not in known
         ]
         self.record = self.record.model_copy(update={"layers": [*self.record.layers, *new]})
+
+    def note_unread(self, model: nn.Module) -> None:
+        """Layers whose cells took no part: nothing reaches them, or the model takes their weights without a call."""
+        unread = [name for name, one in analog_layers(model).items() if not any(t.tokens_read for t in one.tiles)]
+        said = f"layers on the chip that were not read, and add no noise: {', '.join(unread)}"
+        if unread and said not in self.record.assumptions:
+            self.record = self.record.model_copy(update={"assumptions": [*self.record.assumptions, said]})
 
     def save(self, complete: bool = False) -> Record:
         """Write the record as it stands now."""

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from cimphony.chip import AcamUnit, Chip, CrossbarUnit
+from cimphony.chip import AcamUnit, Chip, CrossbarUnit, check_chip
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
 from cimphony.nn.acam import (
@@ -33,6 +33,9 @@ from cimphony.nn.tiles import Tiles
 
 _DIGITAL_KEY = "_cimphony_digital"  # on the model: layers that stayed digital, and why
 _HOOKS_KEY = "_cimphony_hooks"  # on the model: handles of the hooks that conversion has put on its modules
+_FUSED_KEY = "_cimphony_fused"  # on torch's encoders: what they were before `_ask_layers`
+_FUSED = ((nn.TransformerEncoderLayer, "activation_relu_or_gelu"), (nn.TransformerEncoder, "use_nested_tensor"))
+_OWN_WEIGHTS = (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
 
 
 def convert_(
@@ -57,6 +60,7 @@ def convert_(
     """
     if isinstance(include, str) or isinstance(exclude, str):
         raise DataError("include and exclude are lists of wildcards, for example exclude=['lm_head']")
+    check_chip(chip)
     if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
     name = chip.policy.get("static_matmul", "")
@@ -91,7 +95,17 @@ def convert_(
         _swap_adapter(chip, module, path)
     hooks += watch_adapters(model, partial(_swap_adapter, chip))
     model.__dict__[_DIGITAL_KEY], model.__dict__[_HOOKS_KEY] = digital, hooks
+    _ask_layers(model)
     return model
+
+
+def _ask_layers(model: nn.Module) -> None:
+    """In evaluation torch's encoders read the weights of their layers themselves; they must not where one is analog."""
+    for module in model.modules():
+        for kind, name in _FUSED:
+            if isinstance(module, kind) and analog_layers(module):
+                module.__dict__[_FUSED_KEY] = {name: getattr(module, name)}
+                setattr(module, name, 0)
 
 
 def _only_where_there_is(chip: Chip) -> bool:
@@ -134,6 +148,8 @@ def _choose(
                     else "a subclass with its own forward"
                 )
                 digital[path] = why
+            elif _has_own_weights(module):
+                digital[path] = f"{type(module).__name__}: only linear layers and Conv2d go on a crossbar"
             continue
         if not any(fnmatchcase(path, pattern) for pattern in include):
             digital[path] = "not included"
@@ -143,13 +159,19 @@ def _choose(
             chosen[path] = module
     if not chosen:
         kinds = "nn.Linear, nn.Conv2d or transformers' Conv1D"
-        names = ", ".join(list(digital)[:5])
-        hint = f" The patterns leave out: {names}" if names else f" It needs layers of type {kinds}"
+        names = ", ".join(f"{path or 'the model itself'} ({why})" for path, why in list(digital.items())[:5])
+        hint = f" Left out: {names}" if names else f" It needs layers of type {kinds}"
         raise DataError(
             f"{type(model).__name__} has no layer to convert with include={list(include)}, "
             f"exclude={list(exclude)}.{hint}"
         )
     return chosen, digital
+
+
+def _has_own_weights(module: nn.Module) -> bool:
+    """Whether products of weights are the module's own: recurrences, other convolutions, stacked experts."""
+    stacked = (one for one in module.parameters(recurse=False) if sum(size > 1 for size in one.shape) > 2)
+    return isinstance(module, _OWN_WEIGHTS) or next(stacked, None) is not None
 
 
 def _check_patterns(model: nn.Module, **patterns: Sequence[str]) -> None:
@@ -340,6 +362,8 @@ def restore_(model: nn.Module) -> nn.Module:
     detach_activations(model)
     for hook in model.__dict__.pop(_HOOKS_KEY, ()):
         hook.remove()
+    for module in model.modules():
+        module.__dict__.update(module.__dict__.pop(_FUSED_KEY, {}))
     model.__dict__.pop(_DIGITAL_KEY, None)
     return model
 

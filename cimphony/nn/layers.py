@@ -5,13 +5,14 @@ So tied weights stay tied, state dicts hold no hardware settings, and `restore_`
 """
 
 import math
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cimphony.errors import StateError
+from cimphony.errors import DataError, StateError
 from cimphony.nn.acam import Readout
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.programmed import Assignment, Axis, Memory
@@ -65,6 +66,9 @@ def _norm(weight: Tensor) -> float:
     return 0.0 if weight.is_meta else float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
 
 
+_UNCOMPILED: list[Any] = []  # the product as torch.compile leaves it alone: compiled, sums round in another way
+
+
 class AnalogLayer(nn.Module):
     """What the analog layers share: a list of tiles, one for each group of a convolution, else one."""
 
@@ -97,8 +101,21 @@ class AnalogLayer(nn.Module):
         """Whether the weight changed after it was programmed."""
         return self._written.differs(self.weight, closely=self.rewritable)
 
+    def check_inputs(self, inputs: Tensor, features: int, axis: int = -1) -> None:
+        """DataError for inputs of another size, or of whole numbers, whose type the outputs would take."""
+        if inputs.shape[axis] != features or not inputs.is_floating_point():
+            raise DataError(
+                f"layer {self.tiles[0].layer}: its inputs are {inputs.dtype} {list(inputs.shape)}; it takes floating "
+                f"point with {features} features at position {axis}"
+            )
+
     def multiply(self, inputs: Tensor, index: int = 0) -> Tensor:
         """Inputs [..., row] through tile `index`, [..., column], in the dtype that autocast asks for."""
+        if not _UNCOMPILED and "torch._dynamo" in sys.modules:  # loading it takes seconds, and few models need it
+            _UNCOMPILED.append(torch.compiler.disable(AnalogLayer._multiply))
+        return (_UNCOMPILED[0] if _UNCOMPILED else AnalogLayer._multiply)(self, inputs, index)
+
+    def _multiply(self, inputs: Tensor, index: int) -> Tensor:
         tiles = self.tiles[index]
         self._check_written(tiles)
         kind = inputs.device.type
@@ -159,6 +176,7 @@ class AnalogLinear(AnalogLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """The linear layer as the chip computes it; the bias is added digitally."""
+        self.check_inputs(input, self.in_features)
         if self.calibrating:
             self.tiles[0].observe(input.reshape(-1, input.shape[-1]))
             return self.read_out(F.linear(input, self.weight, self.bias))
@@ -181,6 +199,7 @@ class AnalogConv1D(AnalogLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [..., in], outputs [..., out]; the bias is added digitally."""
+        self.check_inputs(inputs, self.weight.shape[0])
         if self.calibrating:
             self.tiles[0].observe(inputs.reshape(-1, inputs.shape[-1]))
             return self.read_out(F.linear(inputs, self.weight.T, self.bias))
@@ -199,6 +218,7 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
         """Images [batch, channel, height, width] or [channel, height, width]."""
         if input.dim() == 3:
             return self.forward(input[None])[0]
+        self.check_inputs(input, self.in_channels, axis=1)
         padded = self._padded(input)
         fields = [self._fields(part) for part in padded.chunk(self.groups, dim=1)]  # [batch, pixel, row]
         if self.calibrating:

@@ -146,6 +146,8 @@ class Tiles:
         The first copy of a redundant layer holds what the only one of another would.
         """
         self._need_ranges()
+        if weight.is_meta:
+            raise DataError(f"layer {self.layer}: its weights are on the meta device, without values; load them first")
         if not bool(torch.isfinite(weight).all()):
             raise DataError(f"layer {self.layer}: its weights hold NaN or Inf; they cannot be programmed")
         integers, scale = quantise_weights(weight, self.unit.encoding)

@@ -70,7 +70,7 @@ def assumptions_of(records: Iterable[Record]) -> dict[str, list[str]]:
     """Every assumption once, with the names of the chips it belongs to."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        for one in record.assumptions:
+        for one in (*record.assumptions, *(record.chip or {}).get("notes", ())):
             found.setdefault(one, {}).update({chip_name(record): None} if record.chip else {})
         for report in record.results.get("reports", []):
             for one in report.get("assumptions", []):

@@ -19,7 +19,7 @@ HYFLEX = "hyflexpim"
 def test_no_layer_to_convert() -> None:
     with pytest.raises(cim.DataError, match=r"ReLU has no layer to convert.*nn\.Linear"):
         cim.convert_(nn.ReLU(), cim.load_chip(HYFLEX))
-    with pytest.raises(cim.DataError, match=r"patterns leave out: 0, 2"):
+    with pytest.raises(cim.DataError, match=r"Left out: 0 \(excluded\), 2"):
         cim.convert_(model(), cim.load_chip(HYFLEX), exclude=["*"])
     with pytest.raises(cim.DataError, match="lists of wildcards"):
         cim.convert_(model(), cim.load_chip(HYFLEX), exclude="0")
@@ -116,7 +116,69 @@ def test_too_large_for_the_chip() -> None:
 def test_attention_that_reads_weights_itself_stays_digital() -> None:
     net = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     cim.program_(cim.convert_(net, cim.load_chip("ideal")))
-    assert cim.nn.digital_layers(net) == {"self_attn.out_proj": "used inside nn.MultiheadAttention"}
+    why = "MultiheadAttention: only linear layers and Conv2d go on a crossbar"
+    assert cim.nn.digital_layers(net) == {"self_attn": why, "self_attn.out_proj": "used inside nn.MultiheadAttention"}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torchs_encoder_asks_its_analog_layers() -> None:
+    """In evaluation it reads the weights of its layers itself, and would never notice the chip."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    net = nn.TransformerEncoder(layer, 2).eval()
+    inputs, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    with torch.no_grad():
+        digital = net(inputs), net(inputs, src_key_padding_mask=padding)[~padding]
+        cim.program_(cim.convert_(net, cim.load_chip(HYFLEX)))
+        assert not torch.allclose(net(inputs), digital[0], rtol=1e-3)
+        assert not torch.allclose(net(inputs, src_key_padding_mask=padding)[~padding], digital[1], rtol=1e-3)
+        cim.restore_(net)
+        assert torch.equal(net(inputs), digital[0])
+        assert torch.equal(net(inputs, src_key_padding_mask=padding)[~padding], digital[1])
+
+
+def test_weights_of_other_layers_are_said_to_stay_digital() -> None:
+    net = nn.ModuleDict({"memory": nn.LSTM(4, 8), "taps": nn.Conv1d(1, 2, 3), "head": nn.Linear(8, 2)})
+    cim.convert_(net, cim.load_chip("ideal"))
+    assert set(cim.nn.digital_layers(net)) == {"memory", "taps"}
+    with pytest.raises(cim.DataError, match=r"Left out: the model itself \(LSTM: only linear layers and Conv2d"):
+        cim.convert_(nn.LSTM(4, 8), cim.load_chip("ideal"))
+
+
+@pytest.mark.parametrize("chip", ["pcm-256", "macro-wan-130nm", HYFLEX])
+@pytest.mark.parametrize("inputs", [torch.ones(2, 9), torch.ones(2, 7), torch.ones(2, 8, dtype=torch.long)])
+def test_inputs_that_do_not_fit(chip: str, inputs: torch.Tensor) -> None:
+    net = cim.convert_(model(), cim.load_chip(chip))
+    with cim.calibrate(net):
+        net(torch.ones(2, 8))
+    cim.program_(net)
+    with pytest.raises(cim.DataError, match=r"layer 0: its inputs are .* it takes floating point with 8 features"):
+        net(inputs)
+
+
+def test_an_image_with_other_channels() -> None:
+    net = cim.program_(cim.convert_(nn.Sequential(nn.Conv2d(4, 2, 3)), cim.load_chip(HYFLEX)))
+    with pytest.raises(cim.DataError, match="4 features at position 1"):
+        net(torch.ones(1, 3, 8, 8))
+
+
+def test_weights_without_values() -> None:
+    net = cim.convert_(nn.Linear(4, 4, device="meta"), cim.load_chip(HYFLEX))
+    with pytest.raises(cim.DataError, match="meta device"):
+        cim.program_(net)
+
+
+def test_a_name_is_no_chip() -> None:
+    with pytest.raises(cim.ChipError, match="chip = 'hyflexpim' is a str"):
+        cim.convert_(model(), "hyflexpim")  # type: ignore[arg-type]
+    with pytest.raises(cim.ChipError, match="chip = 'hyflexpim' is a str"):
+        cim.estimate(cim.trace("demo"), "hyflexpim")  # type: ignore[arg-type]
+
+
+def test_a_compiled_model_gives_the_same_bits() -> None:
+    net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
+    inputs = torch.randn(3, 8)
+    with torch.no_grad():
+        assert torch.equal(torch.compile(net, backend="eager")(inputs), net(inputs))
 
 
 def test_zero_tokens_and_zero_inputs() -> None:
