@@ -1,33 +1,17 @@
 """Papers: their claims as data, and how each is measured here. One file per paper."""
 
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from cimphony.errors import DataError
-from cimphony.papers import gain_cell_attention, hyflexpim, macros
 from cimphony.record import Record
 
-_PAPERS = {"gain-cell-attention": gain_cell_attention.record, "hyflexpim": hyflexpim.record, "macros": macros.record}
-
-
-def _later(module: str) -> Callable[[], Record]:
-    """Papers whose measures need torch are imported when they are asked for."""
-    return lambda: import_module(f"cimphony.papers.{module}").record()
-
-
-_PAPERS |= {
-    "bwma": _later("bwma"),
-    "halora": _later("halora"),
-    "llm-reasoning": _later("llm_reasoning"),
-    "nl-dpe": _later("nl_dpe"),
-    "quad-inr": _later("quad_inr"),
-}
+_PAPERS = ("bwma", "gain-cell-attention", "halora", "hyflexpim", "llm-reasoning", "macros", "nl-dpe", "quad-inr")
 
 
 def paper_names() -> list[str]:
     """Names that `reproduce` takes."""
-    return sorted(_PAPERS)
+    return list(_PAPERS)
 
 
 def reproduce(paper: str, claims: str | None = None, records: Path | None = None) -> Record:
@@ -40,9 +24,9 @@ def reproduce(paper: str, claims: str | None = None, records: Path | None = None
     Raises DataError for a paper, claims or records that are not here.
     """
     if paper not in _PAPERS:
-        raise DataError(f"paper {paper!r} is not here; choose one of {', '.join(paper_names())}")
-    if claims is None:
-        return _PAPERS[paper]()
+        raise DataError(f"paper {paper!r} is not here; choose one of {', '.join(_PAPERS)}")
+    if claims is None:  # imported when asked for: some measures need torch
+        return import_module(f"cimphony.papers.{paper.replace('-', '_')}").record()
     if (paper, claims) != ("hyflexpim", "accuracy"):
         raise DataError(f"claims = {claims!r} is not allowed for {paper}; leave it out, or take accuracy of hyflexpim")
     return import_module("cimphony.papers.hyflexpim_measured").record(records)

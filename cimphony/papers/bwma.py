@@ -4,7 +4,6 @@ Its closed form, activation function, networks and accuracies are not public. Wh
 from definitions; accuracies come from our own study, whose runs are kept here as data.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from cimphony.cost import estimate
 from cimphony.methods.bwma_activations import SOFT, soft_staircase
 from cimphony.methods.bwma_cost import cost_of_bits, knee
 from cimphony.methods.bwma_weights import binarise
-from cimphony.papers.claims import Claim, claims_record
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.random import NORMAL_BITS, Stream
 from cimphony.record import Record
 from cimphony.workload import Operation, Workload
@@ -33,9 +32,8 @@ STUDY: dict[int, tuple[float, ...]] = {
 
 def record() -> Record:
     """All claims measured; figures: energy and latency of a network's binary layers by bits, on three chips."""
-    rows = cost_of_bits(vgg_small(), [load_chip(name) for name in CHIPS])
     return claims_record(
-        "BWMA (arXiv 2508.21524)", claims(), settings={"paper": "bwma"}, figures=_figures(rows),
+        "BWMA (arXiv 2508.21524)", claims(), _figures(), settings={"paper": "bwma"},
         assumptions=[*load_chip(CHIPS[0]).notes, "costs of VGG-small's binary layers on pictures of 32 x 32"],
     )  # fmt: skip
 
@@ -64,51 +62,32 @@ def relative_cost(chip: str, field: str) -> float:
     return getattr(eight, field) / getattr(four, field)
 
 
+def best_bits() -> float:
+    """The fewest bits of our study within one standard error of the best accuracy."""
+    return knee(STUDY)
+
+
 def claims() -> list[Claim]:
-    """The claims."""
-    unknown = (
-        "networks, epochs, learning rates and baselines are unknown; our study is papers/results/bwma-cifar10.json"
-    )
-    return [
-        Claim("knee", "abstract", "activations of 4 bits balance cost and accuracy best", 4.0, "bits", "conditional",
-              lambda: float(knee(STUDY)),
-              "the fewest bits within one standard error of the best accuracy, on our small network and CIFAR-10 at "
-              "16 x 16; three seeds do not separate 3, 4, 6 and 8 bits; the rule ignores cost", tolerance=0.0),
-        Claim("closed-form", "method", "the closed form is as close to the weights as sign times mean|W|, or closer",
-              1.0, "x the squared error", "derived", error_ratio,
-              "weights of mean 0: the shift gains next to nothing", "at most"),
-        Claim("closed-form-mean", "method", "the same for weights whose mean is half their deviation", 1.0,
-              "x the squared error", "derived", partial(error_ratio, 0.5), "", "at most"),
-        Claim("cifar-low", "abstract", "CIFAR-10: at least 1.44 points better than existing methods", 1.44, "points",
-              "not derivable", None, unknown),
-        Claim("cifar-high", "abstract", "and up to 5.46", 5.46, "points", "not derivable", None, unknown),
-        Claim("imagenet-low", "abstract", "ImageNet: at least 0.35 points better", 0.35, "points",
-              "not derivable", None, "ImageNet is not available here"),
-        Claim("imagenet-high", "abstract", "and up to 5.37", 5.37, "points", "not derivable", None,
-              "ImageNet is not available here"),
-    ]  # fmt: skip
+    """The claims of bwma.yaml."""
+    return load_claims("bwma", (best_bits, error_ratio))
 
 
-def _figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _figures() -> list[dict[str, Any]]:
     """Energy and latency by bits, the study's accuracies, and a staircase with its soft forms; plain data."""
+    rows = cost_of_bits(vgg_small(), [load_chip(name) for name in CHIPS])
     bits = sorted({row["bits"] for row in rows})
-    by_chip = {name: [row for row in rows if row["chip"] == name] for name in CHIPS}
-    costs = {
-        field: [{"name": name, "x": bits, "y": [row[field] * scale for row in mine]} for name, mine in by_chip.items()]
+    energy, latency = (
+        {name: [row[field] * scale for row in rows if row["chip"] == name] for name in CHIPS}
         for field, scale in (("energy", 1e6), ("latency", 1e3))
-    }
-    runs = [{"name": f"seed {at}", "x": list(STUDY), "y": [one[at] for one in STUDY.values()]} for at in range(3)]
+    )
+    runs = {f"seed {at}": [one[at] for one in STUDY.values()] for at in range(3)}
     x = torch.linspace(0, 1, 121, dtype=torch.float64)
-    soft: dict[str, torch.Tensor] = {form: soft_staircase(x, 3, form, 8.0) for form in SOFT}
-    stairs = soft | {"exact": torch.floor(x * 3 + 0.5) / 3}
-    found = [
-        ("Energy of the binary layers", "bits of activations", "uJ", costs["energy"]),
-        ("Latency of the binary layers", "bits of activations", "ms", costs["latency"]),
-        ("Accuracy, CIFAR-10 at 16 x 16, small network", "bits of activations", "%", runs),
-        ("A staircase of 2 bits, sharpness 8", "input", "output",
-         [{"name": name, "x": x.tolist(), "y": y.tolist()} for name, y in stairs.items()]),
-    ]  # fmt: skip
+    stairs = {form: soft_staircase(x, 3, form, 8.0).tolist() for form in SOFT}
+    stairs["exact"] = (torch.floor(x * 3 + 0.5) / 3).tolist()
+    across = "bits of activations"
     return [
-        {"figure": str(at), "title": title, "x": across, "y": up, "series": series, "published": []}
-        for at, (title, across, up, series) in enumerate(found, 1)
+        figure("1", "Energy of the binary layers", (across, "uJ"), bits, energy),
+        figure("2", "Latency of the binary layers", (across, "ms"), bits, latency),
+        figure("3", "Accuracy, CIFAR-10 at 16 x 16, small network", (across, "%"), list(STUDY), runs),
+        figure("4", "A staircase of 2 bits, sharpness 8", ("input", "output"), x.tolist(), stairs),
     ]

@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
 
 import yaml
 
+from cimphony.errors import StateError
 from cimphony.record import Record, new_record
 
 Status = Literal["derived", "conditional", "calibrated", "trend", "not derivable"]
@@ -77,40 +78,65 @@ class Verdict:
 
 
 def load_claims(
-    paper: str, functions: Sequence[Callable[..., float]], chip: str, names: Mapping[str, object]
+    paper: str,
+    functions: Sequence[Callable[..., float]],
+    about: object = None,
+    names: Mapping[str, Any] | None = None,
 ) -> list[Claim]:
     """The claims in a paper's YAML file.
 
-    `measure` names one of the functions and its arguments; the chip comes first. Arguments found in `names` stand
-    for what they name there.
+    `measure` names one of the functions and its arguments. What the claims are `about`, a chip or the folder of our
+    experiments, comes first, where it is given. Arguments found in `names` stand for what they name there.
     """
-    known = {function.__name__: function for function in functions}
-    rows: list[dict[str, Any]] = yaml.safe_load(
-        (files("cimphony.papers") / f"{paper}.yaml").read_text(encoding="utf-8")
-    )
-    for row in rows:
-        row["measure"] = _bound(row.get("measure"), known, chip, names)
-    return [Claim(**row) for row in rows]
+    known, first = {function.__name__: function for function in functions}, () if about is None else (about,)
+    stands = names or {}
 
+    def bound(call: dict[str, Any] | None) -> Callable[[], float] | None:
+        if call is None:
+            return None
+        named = {key: stands.get(value, value) if isinstance(value, str) else value for key, value in call.items()}
+        return partial(known[named.pop("function")], *first, **named)
 
-def _bound(
-    call: dict[str, Any] | None, known: Mapping[str, Callable[..., float]], chip: str, names: Mapping[str, object]
-) -> Callable[[], float] | None:
-    if call is None:
-        return None
-    arguments = {key: names.get(value, value) for key, value in call.items() if key != "function"}
-    return partial(known[call["function"]], chip, **arguments)
+    rows = yaml.safe_load((files("cimphony.papers") / f"{paper}.yaml").read_text(encoding="utf-8"))
+    return [Claim(**{**row, "measure": bound(row.get("measure"))}) for row in rows]
 
 
 def measure(claims: Sequence[Claim]) -> list[Verdict]:
-    """Every claim measured, in order."""
-    return [Verdict(claim, None if claim.measure is None else float(claim.measure())) for claim in claims]
+    """Every claim measured, in order; one that lacks a program or a record here is not derivable, and says why."""
+    return [_measured(claim) for claim in claims]
+
+
+def _measured(claim: Claim) -> Verdict:
+    try:
+        return Verdict(claim, None if claim.measure is None else float(claim.measure()))
+    except StateError as missing:
+        note = "; ".join(filter(None, (claim.note, str(missing))))
+        return Verdict(replace(claim, status="not derivable", note=note), None)
 
 
 def rms_error(verdicts: Sequence[Verdict]) -> float:
     """Root mean square of ln(ours / paper) over claims that could be measured; 0 for none."""
     logs = [math.log(ratio) for ratio in (verdict.ratio for verdict in verdicts) if ratio]
     return math.sqrt(math.fsum(log**2 for log in logs) / len(logs)) if logs else 0.0
+
+
+def figure(
+    name: str, title: str, axes: tuple[str, str], x: Sequence[Any], lines: Mapping[str, Sequence[float | None]],
+    published: Mapping[str, tuple[Any, float]] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A figure of a paper as plain data: our lines over one x, published points beside them.
+
+    Args:
+        axes: what is across and what is up, with units.
+        lines: values by name, None where a line has none.
+        published: x and y by name.
+    """
+    series: list[dict[str, Any]] = []
+    for line, values in lines.items():
+        held = [(at, value) for at, value in zip(x, values, strict=True) if value is not None]
+        series += [{"name": line, "x": [at for at, _ in held], "y": [value for _, value in held]}] if held else []
+    points = [{"name": point, "x": at, "y": value} for point, (at, value) in (published or {}).items()]
+    return {"figure": name, "title": title, "x": axes[0], "y": axes[1], "series": series, "published": points}
 
 
 def claims_record(

@@ -11,7 +11,7 @@ from typing import Any
 
 from cimphony.chip import Chip, CubicMultiplier, GainCellAttentionUnit, load_chip
 from cimphony.cost import CostReport, estimate
-from cimphony.papers.claims import Claim, claims_record, load_claims
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.record import Record
 from cimphony.workload import Operation, Workload
 
@@ -154,7 +154,7 @@ def _multiplier(chip: str) -> CubicMultiplier:
 
 def claims(chip: str = CHIP) -> list[Claim]:
     """Every claim of gain_cell_attention.yaml, with its measuring function bound to a chip."""
-    return load_claims("gain_cell_attention", _MEASURES, chip, {})
+    return load_claims("gain_cell_attention", _MEASURES, chip)
 
 
 _MEASURES = (
@@ -168,15 +168,16 @@ def figures(chip: str = CHIP) -> list[dict[str, Any]]:
     windows = [64, 128, 256, 512, 1024]
     described = load_chip(chip)
     reports = [estimate(attention(), described.replace({"units.attention.window": at})) for at in windows]
-    parts = [{row["component"]: row["energy"] / HEADS * 1e12 for row in report.by("component")} for report in reports]
-    series = [{"name": name, "x": windows, "y": [one[name] for one in parts]} for name in parts[0]]
-    ratios = [
-        {"name": name, "x": list(READINGS), "y": [measure(chip, gpu, roofline) for gpu in READINGS]}
+    parts: dict[str, list[float]] = {}
+    for report in reports:
+        for row in report.by("component"):
+            parts.setdefault(row["component"], []).append(row["energy"] / HEADS * 1e12)
+    ratios = {
+        f"{what} than {than}": [measure(chip, gpu, roofline) for gpu in READINGS]
         for measure, what in ((speed, "times faster"), (energy, "times less energy"))
-        for roofline, name in ((False, f"{what} than the reading"), (True, f"{what} than a half-precision roofline"))
-    ]
-    common = {"published": []}
+        for roofline, than in ((False, "the reading"), (True, "a half-precision roofline"))
+    }
     return [
-        {"figure": "5", "title": "Energy of a token and head", "x": "window", "y": "pJ", "series": series, **common},
-        {"figure": "5 b", "title": "Against GPUs", "x": "GPU", "y": "ratio", "series": ratios, **common},
+        figure("5", "Energy of a token and head", ("window", "pJ"), windows, parts),
+        figure("5 b", "Against GPUs", ("GPU", "ratio"), list(READINGS), ratios),
     ]

@@ -5,24 +5,25 @@ hybrid-rram-sram, whose prices are ours; accuracies under noise come from our ow
 papers/halora_study.py, whose records are read where there is a checkout.
 """
 
-from functools import cache, partial
+from functools import cache
 from math import exp, fsum, log
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
 from cimphony.chip import Chip, load_chip
 from cimphony.cost import estimate
+from cimphony.errors import StateError
 from cimphony.nn.trace import trace
-from cimphony.papers.claims import Claim, claims_record
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.record import Record, read_record
 from cimphony.workload import Operation, Workload
 
 CHIP, GPU, MODEL = "hybrid-rram-sram", "gpu-a100", "llama-3.2-1b"
 TARGETS, RANK = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj"), 4  # inferred: the first author's other work
 VARIANTS = ("LoRA", "noise", "regulariser", "HaLoRA")
-TRAINED_AT = "0.1"  # of the study, relative to the largest weight of each matrix
 _RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 
 
@@ -36,7 +37,8 @@ def record() -> Record:
             f"adapters of rank {RANK} beside {', '.join(TARGETS)}: the choice that comes closest to the stated share",
             "energy: products with stored weights and adapters alone on both sides; attention, norms and memory of "
             "activations are left out; a prompt of 128 tokens and 128 new ones unless said",
-            "study: noise relative to the largest weight of each matrix (tensor_max), weights not quantised",
+            f"study: {len(studies())} training seeds, noise relative to the largest weight of each matrix "
+            "(tensor_max), weights not quantised",
         ],
     )  # fmt: skip
     found.results["sensitivity"] = energies()
@@ -122,72 +124,44 @@ def studies(folder: Path | None = None) -> list[Record]:
     return [read_record(path) for path in sorted((folder or _RECORDS).glob("halora-shakespeare-*.json"))]
 
 
-def ratio(found: list[Record], level: str, one: str, other: str, column: str = "mean") -> float | None:
-    """Perplexity, or its spread over chips, of one variant over another's: geometric mean over training seeds."""
+def ratio(level: str, one: str, other: str, column: str = "mean") -> float:
+    """Perplexity, or its spread over chips, of one variant over another's: geometric mean over training seeds.
+
+    Raises StateError where no record at hand holds both.
+    """
     logs: list[float] = []
-    for study in found:
+    for study in studies():
         rows = {(row["variant"], row["level"]): row[column] for row in study.results["rows"]}
         if rows.get((one, level)) and rows.get((other, level)):
             logs.append(log(rows[one, level] / rows[other, level]))
-    return exp(fsum(logs) / len(logs)) if logs else None
+    if not logs:
+        raise StateError("needs the records of papers/halora_study.py, in a checkout")
+    return exp(fsum(logs) / len(logs))
 
 
 def claims() -> list[Claim]:
-    """The claims."""
-    found = studies()
-    seeds = f"{len(found)} training seeds" if len(found) > 1 else "one training seed"
-    where = f"our study, embedded GPT to Shakespeare, trained at sigma {TRAINED_AT}, {seeds}: perplexity"
-    unknown = "needs Llama 3.2 1B, its eight reasoning tasks and settings that are not public"
-
-    def trend(name: str, statement: str, note: str, of: tuple[Any, ...], tolerance: float) -> Claim:
-        value = ratio(found, *of)
-        return Claim(name, "abstract", statement, 1.0, "x", "not derivable" if value is None else "conditional",
-                     None if value is None else lambda: value, f"{where}{note}", "at most", tolerance)  # fmt: skip
-
-    return [
-        Claim("bound", "method", "mu's bracket bounds how far noise pulls a step of B A off its path", 1.0,
-              "x the bound", "derived", bound_ratio, "first order in the rate, spectral norms", "at most", 0.0),
-        Claim("adapter-share", "abstract", "adapters hold 0.15 % of the parameters of Llama 3.2 1B", 0.15, "%",
-              "conditional", adapter_share, f"rank {RANK} and the adapted layers are inferred"),
-        Claim("energy", "abstract", "the hybrid takes about 3 % of the energy of an A100", 3.0, "%", "conditional",
-              partial(energy_share, load_chip(CHIP)),
-              "arrays and prices are ours; from below 1 % for new tokens to most of the GPU's energy for a prompt: the "
-              "number says little without its workload"),
-        Claim("score", "second-hand", "average score at sigma = 0.02", 63.1, "points", "not derivable", None, unknown),
-        Claim("gain", "second-hand", "22.7 points above LoRA there", 22.7, "points", "not derivable", None, unknown),
-        trend("better-under-noise", "under noise HaLoRA is better than LoRA", " of HaLoRA over that of LoRA",
-              (TRAINED_AT, "HaLoRA", "LoRA"), 0.0),
-        trend("steadier", "and varies less from chip to chip", ", standard deviation over chips",
-              (TRAINED_AT, "HaLoRA", "LoRA", "sd"), 0.0),
-        trend("no-price", "and as good without noise", " on a chip without noise",
-              ("0", "HaLoRA", "LoRA"), 0.05),
-        trend("regulariser", "thanks to the added loss: better than training with noise alone",
-              " of HaLoRA over that of noise alone, mu = 1e-3", (TRAINED_AT, "HaLoRA", "noise"), 0.0),
-        Claim("size", "second-hand", "the larger model bears more noise", 1.0, "x", "not derivable", None,
-              "one size of model was studied here"),
-    ]  # fmt: skip
+    """The claims of halora.yaml."""
+    return load_claims("halora", (adapter_share, bound_ratio, energy_share, ratio), names={CHIP: load_chip(CHIP)})
 
 
 def _figures() -> list[dict[str, Any]]:
     """Perplexity against noise, and where copies help, means over training seeds."""
-    means: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
     for study in studies():
         for row in study.results["rows"]:
-            means.setdefault((row["variant"], row["level"]), []).append(row["mean"])
-    values = {key: fsum(one) / len(one) for key, one in means.items()}
-    found: list[dict[str, Any]] = []
-    for title, across, numeric in (
-        ("Perplexity under noise", "sigma, of the largest weight", True),
-        ("LoRA and HaLoRA on chips with copies, equal extra cells, sigma 0.15", "stored more than once", False),
-    ):
-        levels = [one for one in dict.fromkeys(level for _, level in values) if one[0].isdigit() == numeric]
-        drawn = [
-            {"name": name, "x": [float(one) if numeric else one for one in levels if (name, one) in values],
-             "y": [values[name, one] for one in levels if (name, one) in values]}
-            for name in VARIANTS
-        ]  # fmt: skip
-        series = [one for one in drawn if one["x"]]
-        if series:
-            found.append({"figure": str(len(found) + 1), "title": title, "x": across, "y": "perplexity per byte",
-                          "series": series, "published": []})  # fmt: skip
-    return found
+            found.setdefault((row["variant"], row["level"]), []).append(row["mean"])
+    levels = list(dict.fromkeys(level for _, level in found))
+    noises = [one for one in levels if one[0].isdigit()]
+    copies = [one for one in levels if one not in noises]
+
+    def lines(levels: list[str]) -> dict[str, list[float | None]]:
+        means = {key: fmean(values) for key, values in found.items()}
+        return {name: [means.get((name, one)) for one in levels] for name in VARIANTS}
+
+    drawn = [
+        figure("1", "Perplexity under noise", ("sigma, of the largest weight", "perplexity per byte"),
+               [float(one) for one in noises], lines(noises)),
+        figure("2", "LoRA and HaLoRA on chips with copies, equal extra cells, sigma 0.15",
+               ("stored more than once", "perplexity per byte"), copies, lines(copies)),
+    ]  # fmt: skip
+    return [one for one in drawn if one["series"]]

@@ -13,7 +13,7 @@ from cimphony.chip import Chip, CrossbarUnit, NorPimUnit, load_chip
 from cimphony.cost import CostReport, estimate
 from cimphony.cost.lifetime import endurance
 from cimphony.mapping import place
-from cimphony.papers.claims import Claim, claims_record, load_claims
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.papers.transformers import BERT_BASE, BERT_LARGE, GPT2, LLAMA_1B, Shape, prefill
 from cimphony.record import Record
 from cimphony.workload import Operation, Workload
@@ -23,16 +23,16 @@ RATES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)
 HEADLINE = ("energy-5", "energy-20", "speed-max", "speed-min", "area", "sprint-bert", "non-pim-bert", "sprint-gpt2",
             "non-pim-gpt2")  # fmt: skip
 CHIP = "hyflexpim"
+BASELINES = ("asadi-int8", "nmp-transpim", "sprint", "non-pim")
 SHAPES = (BERT_BASE, BERT_LARGE, GPT2, LLAMA_1B)
 
 
 def record(chip: str = CHIP) -> Record:
     """All claims measured on the chip as published, or on a variant such as hyflexpim-corrected."""
     described = load_chip(chip)
-    corrected = {f"{CHIP}-corrected": claims(f"{CHIP}-corrected")} if chip == CHIP else None
     return claims_record(
         f"HyFlexPIM (ISCA 2025) on {chip}", claims(chip), figures(chip), HEADLINE,
-        beside=corrected,
+        beside={f"{CHIP}-corrected": claims(f"{CHIP}-corrected")} if chip == CHIP else None,
         chip=described.model_dump(mode="json"), settings={"paper": "hyflexpim", "chip": chip},
         assumptions=list(described.notes),
     )  # fmt: skip
@@ -257,70 +257,45 @@ _MEASURES = (
 
 def figures(chip: str = CHIP) -> list[dict[str, Any]]:
     """Series of Figs 14 to 17 beside the published headline points, as plain data."""
-    drawn = [figure(chip, shape) for shape in (BERT_LARGE, GPT2) for figure in (_figure_14, _figure_15, _figure_16)]
+    drawn = [draw(chip, shape) for shape in (BERT_LARGE, GPT2) for draw in (_figure_14, _figure_15, _figure_16)]
     return [*drawn, _figure_15_parts(chip), _figure_17(chip)]
 
 
-def _figure(name: str, title: str, x: str, y: str, series: list[dict[str, Any]], points: Any = ()) -> dict[str, Any]:
-    return {"figure": name, "title": title, "x": x, "y": y, "series": series, "published": list(points)}
-
-
 def _figure_14(chip: str, shape: Shape) -> dict[str, Any]:
-    series = [
-        {
-            "name": other,
-            "x": [100 * rate for rate in RATES],
-            "y": [linear_gain(chip, other, rate, shape) for rate in RATES],
-        }
-        for other in ("asadi-int8", "nmp-transpim", "sprint", "non-pim")
-    ]
-    points = [{"name": "ASADI†", "x": 5, "y": 1.24}, {"name": "NMP", "x": 5, "y": 3.31},
-              {"name": "SPRINT", "x": 5, "y": 5.4}, {"name": "non-PIM", "x": 5, "y": 6.6}]  # fmt: skip
-    title = f"Energy of linear layers over ours, {shape.name}"
-    return _figure("14", title, "SLC rate [%]", "times more energy", series, points)
+    lines = {other: [linear_gain(chip, other, rate, shape) for rate in RATES] for other in BASELINES}
+    points = {"ASADI†": (5, 1.24), "NMP": (5, 3.31), "SPRINT": (5, 5.4), "non-PIM": (5, 6.6)}
+    title, axes = f"Energy of linear layers over ours, {shape.name}", ("SLC rate [%]", "times more energy")
+    return figure("14", title, axes, [100 * rate for rate in RATES], lines, points)
 
 
 def _figure_15(chip: str, shape: Shape) -> dict[str, Any]:
-    rate = 0.05 if shape is BERT_LARGE else 0.3
-    series = [
-        {"name": other, "x": list(LENGTHS), "y": [energy_gain(chip, other, rate, shape, tokens) for tokens in LENGTHS]}
-        for other in ("asadi-int8", "nmp-transpim", "sprint", "non-pim")
-    ]
-    values = {"SPRINT": (4.94, 4.69), "non-PIM": (6.15, 5.82)}
-    points = [{"name": name, "x": 128, "y": pair[shape is GPT2]} for name, pair in values.items()]
-    points.append({"name": "ASADI (FP32 attention)", "x": 1024, "y": (1.67, 1.44)[shape is GPT2]})
+    rate, published = (0.05, (4.94, 6.15, 1.67)) if shape is BERT_LARGE else (0.3, (4.69, 5.82, 1.44))
+    lines = {other: [energy_gain(chip, other, rate, shape, tokens) for tokens in LENGTHS] for other in BASELINES}
+    sprint, plain, asadi = published
+    points = {"SPRINT": (128, sprint), "non-PIM": (128, plain), "ASADI (FP32 attention)": (1024, asadi)}
     title = f"Energy end to end over ours, {shape.name}, {rate:.0%} SLC"
-    return _figure("15", title, "tokens", "times more energy", series, points)
+    return figure("15", title, ("tokens", "times more energy"), LENGTHS, lines, points)
 
 
 def _figure_15_parts(chip: str) -> dict[str, Any]:
-    series: list[dict[str, Any]] = []
-    for operation in ("static_matmul", "dynamic_matmul", "softmax", "norm", "activation"):
-        shares: list[float] = []
-        for tokens in LENGTHS:
-            report = _cost(chip, 0.05, BERT_LARGE, tokens)
-            found = {row["operation"]: row["energy"] for row in report.by("operation")}
-            shares.append(100 * found.get(operation, 0.0) / report.energy)
-        series.append({"name": operation, "x": list(LENGTHS), "y": shares})
-    return _figure("15 b", "Where the energy goes, BERT-Large, 5 % SLC", "tokens", "share of energy [%]", series)
+    shares: dict[str, list[float]] = {}
+    for report in (_cost(chip, 0.05, BERT_LARGE, tokens) for tokens in LENGTHS):
+        found = {row["operation"]: row["energy"] for row in report.by("operation")}
+        for operation in ("static_matmul", "dynamic_matmul", "softmax", "norm", "activation"):
+            shares.setdefault(operation, []).append(100 * found.get(operation, 0.0) / report.energy)
+    title = "Where the energy goes, BERT-Large, 5 % SLC"
+    return figure("15 b", title, ("tokens", "share of energy [%]"), LENGTHS, shares)
 
 
 def _figure_16(chip: str, shape: Shape) -> dict[str, Any]:
-    series = [
-        {
-            "name": f"{rate:.0%} SLC",
-            "x": list(LENGTHS),
-            "y": [speed_gain(chip, rate, shape, tokens) for tokens in LENGTHS],
-        }
-        for rate in RATES
-    ]
-    points = [{"name": "best, 5 % SLC", "x": 128, "y": 1.86}, {"name": "worst", "x": 8192, "y": 1.1}]
-    return _figure("16", f"Speed-up over ASADI†, {shape.name}", "tokens", "times faster", series, points)
+    lines = {f"{rate:.0%} SLC": [speed_gain(chip, rate, shape, tokens) for tokens in LENGTHS] for rate in RATES}
+    points = {"best, 5 % SLC": (128, 1.86), "worst": (8192, 1.1)}
+    return figure("16", f"Speed-up over ASADI†, {shape.name}", ("tokens", "times faster"), LENGTHS, lines, points)
 
 
 def _figure_17(chip: str) -> dict[str, Any]:
     ours = {"GPT-2, 2 PUs a layer": tensor_parallel(chip, GPT2, 8192), "Llama, 4 chips": more_chips(chip, 4),
             "Llama, 8 chips": more_chips(chip, 8)}  # fmt: skip
-    points = [{"name": name, "x": name, "y": y} for name, y in zip(ours, (1.99, 1.96, 3.65), strict=True)]
-    series = [{"name": "ours", "x": list(ours), "y": list(ours.values())}]
-    return _figure("17", "Throughput with more hardware, 8192 tokens", "system", "times the smallest", series, points)
+    points = {name: (name, y) for name, y in zip(ours, (1.99, 1.96, 3.65), strict=True)}
+    title, axes = "Throughput with more hardware, 8192 tokens", ("system", "times the smallest")
+    return figure("17", title, axes, list(ours), {"ours": list(ours.values())}, points)

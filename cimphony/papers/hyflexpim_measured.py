@@ -15,7 +15,7 @@ from cimphony.chip import load_chip
 from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.mapping import place
-from cimphony.papers.claims import Claim, claims_record, load_claims
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.papers.transformers import Shape, prefill
 from cimphony.record import Record, read_record
 from cimphony.workload import Operation, Workload
@@ -66,7 +66,7 @@ def tasks(folder: str) -> list[str]:
 
 def claims(folder: str) -> list[Claim]:
     """Every claim of hyflexpim_measured.yaml whose task has a record, bound to the folder."""
-    bound, found = load_claims("hyflexpim_measured", _MEASURES, folder, {}), tasks(folder)
+    bound, found = load_claims("hyflexpim_measured", _MEASURES, folder), tasks(folder)
     return [one for one in bound if getattr(one.measure, "keywords", {})["task"] in found]
 
 
@@ -146,18 +146,19 @@ _MEASURES = (drop, loss_growth, advantage, top_share, concentration, truncation,
 
 def figures(folder: str) -> list[dict[str, Any]]:
     """Metric by SLC rate and choice of ranks, and the trade-off of the encoder on SST-2; plain data."""
-    drawn: list[dict[str, Any]] = []
+    drawn, x = list[dict[str, Any]](), [100 * rate for rate in RATES]
     for task in tasks(folder):
         if task in ("llama", "gpt"):
             continue  # perplexities in the thousands
-        metric = _read(folder, task).results["metric"]
+        axes = "SLC rate [%]", _read(folder, task).results["metric"]
         lines = {way: _means(folder, task, way) for way in WAYS}
-        drawn.append(_figure(f"13, {TASKS[task]}", f"{TASKS[task]}, 4.04 % of 2-bit cells in error", metric, lines))
+        title = f"{TASKS[task]}, 4.04 % of 2-bit cells in error"
+        drawn.append(figure(f"13, {TASKS[task]}", title, axes, x, lines))
     if "sst-2" in tasks(folder):
         metric = _means(folder, "sst-2", "sensitivity")
         lines = {"accuracy (sensitivity)": [value / metric[-1] for value in metric], **_costs()}
         title = "SST-2, 4.04 % errors: what the SLC rate buys and costs"
-        drawn.append(_figure("trade-off", title, "over all ranks in SLC", lines))
+        drawn.append(figure("trade-off", title, ("SLC rate [%]", "over all ranks in SLC"), x, lines))
     return drawn
 
 
@@ -187,8 +188,3 @@ def decomposed(work: Workload) -> Workload:
         right, left = {"layer": f"{one.layer}.right", "n": rank}, {"layer": f"{one.layer}.left", "k": rank}
         operations += [one.model_copy(update=right), one.model_copy(update={**left, "modes_by": "row"})]
     return work.model_copy(update={"operations": operations})
-
-
-def _figure(name: str, title: str, y: str, lines: dict[str, list[float]]) -> dict[str, Any]:
-    series = [{"name": line, "x": [100 * rate for rate in RATES], "y": values} for line, values in lines.items()]
-    return {"figure": name, "title": title, "x": "SLC rate [%]", "y": y, "series": series, "published": []}

@@ -7,22 +7,21 @@ over chips, from the records that papers/reasoning_study.py writes. Nothing is s
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cimphony.papers.claims import Claim, claims_record
+from cimphony.errors import StateError
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.record import Record, read_record
 
 SETS = ("even", "seldom")  # as good at once as by thinking; near chance at once
 LOW, HIGH, COPIES = 0.02, 0.12, 0.08  # noise, as a share of a tensor's largest weight
-DEEPER = ("middle", "deep")  # layers where the same number of cells may go instead
-OTHERS = (*DEEPER, "attention", "mlp", "all")
+OTHERS = ("middle", "deep", "attention", "mlp", "all")  # where the same number of cells may go instead
 _RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 
 Scores = dict[str, Any]  # "way to ask: score" -> values by chip
-Paired = Callable[[dict[str, Scores]], tuple[Sequence[float], Sequence[float]]]  # the better and the worse, by chip
+Studies = dict[str, list[dict[str, Scores]]]  # by set, for each model its cases
 
 
 def record(folder: Path | None = None) -> Record:
@@ -39,9 +38,9 @@ def record(folder: Path | None = None) -> Record:
     )  # fmt: skip
 
 
-def studies(folder: Path | None = None) -> dict[str, list[dict[str, Scores]]]:
+def studies(folder: Path | None = None) -> Studies:
     """Cases of every model by set, where the study's record is at hand."""
-    found: dict[str, list[dict[str, Scores]]] = {}
+    found: Studies = {}
     for kind in SETS:
         path = (folder or _RECORDS) / f"llm-reasoning-{kind}.json"
         if path.is_file():
@@ -50,7 +49,10 @@ def studies(folder: Path | None = None) -> dict[str, list[dict[str, Scores]]]:
     return found
 
 
-# measures
+def scores(model: dict[str, Scores], case: str, ask: str, score: str = "accuracy") -> list[float]:
+    """By chip, for a way to ask; the digital model's once for every chip. KeyError: the study has not come so far."""
+    found = model[case][f"{ask}: {score}"]
+    return found if case != "digital" else [found] * len(model[f"sigma {LOW}"][f"{ask}: {score}"])
 
 
 def beyond_error(better: Sequence[float], worse: Sequence[float]) -> bool:
@@ -59,124 +61,48 @@ def beyond_error(better: Sequence[float], worse: Sequence[float]) -> bool:
     return statistics.fmean(apart) > 2 * statistics.stdev(apart) / math.sqrt(len(apart))
 
 
-def share(models: Sequence[dict[str, Scores]], *pairs: Paired) -> float:
-    """Of the models, those for which every pair is apart."""
-    return statistics.fmean(all(beyond_error(*pair(model)) for pair in pairs) for model in models)
+def share(
+    held: Studies, sets: list[str], better: tuple[str, str], worse: list[tuple[str, str]], score: str = "accuracy"
+) -> float:
+    """Of the models of some sets, those where one case and way to ask is better than all others, beyond error.
+
+    Models whose study has not come so far do not count. Raises StateError where none has.
+    """
+    shown: list[bool] = []
+    for model in (model for kind in sets for model in held.get(kind, ())):
+        try:
+            pairs = [(scores(model, *better, score), scores(model, *one, score)) for one in worse]
+        except KeyError:
+            continue
+        shown.append(all(beyond_error(*pair) for pair in pairs))
+    if not shown:
+        raise StateError("needs the record of papers/reasoning_study.py, in a checkout")
+    return statistics.fmean(shown)
 
 
-def noisy(ask: str, sigma: float, placed: str = "", score: str = "accuracy") -> Callable[[dict[str, Scores]], Any]:
-    """A score by chip at a noise, with the copies of a placement."""
-    case = f"sigma {sigma}" + (placed and f", {placed}")
-    return lambda model: model[case][f"{ask}: {score}"]
+def claims(held: Studies | None = None) -> list[Claim]:
+    """The abstract's statements, from llm_reasoning.yaml, on models at hand."""
+    return load_claims("llm_reasoning", (share,), studies() if held is None else held)
 
 
-def clean(ask: str, score: str = "accuracy") -> Callable[[dict[str, Scores]], Any]:
-    """The digital model's score, once for every chip of the study."""
-    return lambda model: [model["digital"][f"{ask}: {score}"]] * len(model[f"sigma {LOW}"][f"{ask}: {score}"])
-
-
-def _holds(model: dict[str, Scores], pair: Paired) -> bool:
-    """Whether the study has come so far."""
-    try:
-        pair(model)
-    except KeyError:
-        return False
-    return True
-
-
-def _pair(better: Callable[..., Any], worse: Callable[..., Any]) -> Paired:
-    return lambda model: (better(model), worse(model))
-
-
-# claims
-
-_UNKNOWN = "the benchmarks and their numbers are not public, and our study has one task"
-_WEAK = "near chance when they answer at once, by our training: only thinking has something to lose"
-
-
-def claims(held: dict[str, list[dict[str, Scores]]] | None = None) -> list[Claim]:
-    """The abstract's statements; not derivable where the study's record is not at hand."""
-    held = studies() if held is None else held
-    every = [model for models in held.values() for model in models]
-    able = {"direct": held.get("even", []), "thinking": every}  # better than chance without noise
-
-    def claim(name: str, statement: str, models: Sequence[dict[str, Scores]], *pairs: Paired, note: str = "",
-              built_in: bool = False) -> Claim:  # fmt: skip
-        models = [model for model in models if all(_holds(model, pair) for pair in pairs)]
-        if not models:
-            return Claim(name, "abstract", statement, 1.0, "share of models", "not derivable", None,
-                         "needs the record of papers/reasoning_study.py, in a checkout")  # fmt: skip
-        status = "calibrated" if built_in else "trend"
-        measured = partial(share, models, *pairs)
-        return Claim(name, "abstract", statement, 1.0, "share of models", status, measured, note, tolerance=0.0)
-
-    found = [
-        claim(f"drop-{ask}", f"noise lowers accuracy, {ask}, sigma {HIGH}", models, _pair(clean(ask), noisy(ask, HIGH)))
-        for ask, models in able.items()
-    ]
-    found.append(Claim("benchmarks", "abstract", "by amounts that depend on the benchmark", 1.0, "share of models",
-                       "not derivable", None, _UNKNOWN))  # fmt: skip
-    for kind in SETS:
-        models, note = held.get(kind, []), _WEAK if kind == "seldom" else ""
-        thinks, answers = (partial(noisy, ask) for ask in ("thinking", "direct"))
-        found += [
-            claim(f"low-{kind}", f"thinking is better at low noise, sigma {LOW}, set {kind}", models,
-                  _pair(thinks(LOW), answers(LOW)), note=note),
-            claim(f"high-{kind}", f"and worse at high noise, sigma {HIGH}, set {kind}", models,
-                  _pair(answers(HIGH), thinks(HIGH))),
-        ]  # fmt: skip
-    for ask, models in able.items():
-        shallow = noisy(ask, COPIES, "shallow")
-        found += [
-            claim(f"copies-{ask}", f"copies of the first layer win accuracy, {ask}, sigma {COPIES}", models,
-                  _pair(shallow, noisy(ask, COPIES))),
-            claim(f"shallow-{ask}", f"and more than the same cells in the middle or the last layer, {ask}", models,
-                  *(_pair(shallow, noisy(ask, COPIES, other)) for other in DEEPER)),
-            claim(f"shallow-best-{ask}", f"and more than anywhere else, {ask}", models,
-                  *(_pair(shallow, noisy(ask, COPIES, other)) for other in OTHERS),
-                  note="attention, MLP or all layers with as many cells in all; the strictest reading"),
-        ]  # fmt: skip
-    terse, plain = "thinking, terse examples", "thinking"
-    found += [
-        claim("icl-length", f"examples shorten the output, sigma {LOW}", every,
-              _pair(noisy(plain, LOW, score="length"), noisy(terse, LOW, score="length")),
-              built_in=True, note="terse examples with terse answers were in the training"),
-        claim("icl-cost", f"at a cost in accuracy, sigma {LOW}", every, _pair(noisy(plain, LOW), noisy(terse, LOW)),
-              note="how slight it is: docs/reasoning.md"),
-    ]  # fmt: skip
-    return found
-
-
-# figures
-
-
-def figures(held: dict[str, list[dict[str, Scores]]]) -> list[dict[str, Any]]:
+def figures(held: Studies) -> list[dict[str, Any]]:
     """Accuracy and length by noise for both modes, and what copies win; means over models and chips."""
     found: list[dict[str, Any]] = []
     for kind, models in held.items():
+
+        def mean(case: str, ask: str, score: str = "accuracy", models: Any = models) -> float:
+            return statistics.fmean(value for model in models for value in scores(model, case, ask, score))
+
         cases = [case for case in models[0] if all(case in model for model in models)]
         sigmas = sorted(float(case[6:]) for case in cases if case.startswith("sigma ") and "," not in case)
-        places = [place for place in ("", "shallow", *OTHERS) if f"sigma {COPIES}" + (place and f", {place}") in cases]
         for score, unit in (("accuracy", ""), ("length", "tokens")):
             asks = [key.removesuffix(f": {score}") for key in models[0]["digital"] if key.endswith(f": {score}")]
-            series = [
-                {"name": ask, "x": sigmas, "y": [mean(models, noisy(ask, one, score=score)) for one in sigmas]}
-                for ask in asks
-            ]
-            found.append(_figure(f"{score}, set {kind}", "sigma", unit, series))
-        series = [
-            {"name": ask, "x": [place or "none" for place in places],
-             "y": [mean(models, noisy(ask, COPIES, place)) for place in places]}
-            for ask in (("direct", "thinking") if kind == "even" else ("thinking",))
-        ]  # fmt: skip
-        found.append(_figure(f"accuracy at sigma {COPIES} by place of the copies, set {kind}", "", "", series))
-    return [{**one, "figure": str(at)} for at, one in enumerate(found, 1)]
-
-
-def mean(models: Sequence[dict[str, Scores]], values: Callable[[dict[str, Scores]], Sequence[float]]) -> float:
-    """Over all models and chips."""
-    return statistics.fmean(value for model in models for value in values(model))
-
-
-def _figure(title: str, x: str, y: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"title": title, "x": x, "y": y, "series": series, "published": []}
+            lines = {ask: [mean(f"sigma {one}", ask, score) for one in sigmas] for ask in asks}
+            found.append(figure(str(len(found) + 1), f"{score}, set {kind}", ("sigma", unit), sigmas, lines))
+        kept = {"none": f"sigma {COPIES}"} | {place: f"sigma {COPIES}, {place}" for place in ("shallow", *OTHERS)}
+        places = [place for place, case in kept.items() if case in cases]
+        asks = ("direct", "thinking") if kind == "even" else ("thinking",)
+        lines = {ask: [mean(kept[place], ask) for place in places] for ask in asks}
+        title = f"accuracy at sigma {COPIES} by place of the copies, set {kind}"
+        found.append(figure(str(len(found) + 1), title, ("", ""), places, lines))
+    return found

@@ -5,9 +5,8 @@ ports (`cimphony.hardware`), synthesised by yosys where it is installed.
 """
 
 import math
-import shutil
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from cimphony.errors import DataError
 from cimphony.hardware import ACTIVATIONS, synthesise
 from cimphony.methods import quad_inr
-from cimphony.papers.claims import Claim, claims_record
+from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.papers.pictures import load_picture
 from cimphony.record import Record
 
@@ -29,7 +28,7 @@ _GATE = 4  # transistors of it
 def record() -> Record:
     """All claims measured; without yosys those about size cannot be derived."""
     return claims_record(
-        "QuadINR (arXiv 2508.14374)", claims(), settings={"paper": "quad-inr"}, figures=figures(),
+        "QuadINR (arXiv 2508.14374)", claims(), figures(), settings={"paper": "quad-inr"},
         assumptions=[
             "pipelines of 16-bit ports with 14 bits of fraction, all with period 4, one result a cycle; no placement, "
             "no timing: logic cells as yosys maps them to UltraScale+, transistors as it estimates them",
@@ -39,21 +38,18 @@ def record() -> Record:
 
 
 def figures() -> list[dict[str, Any]]:
-    """The activation beside the sine of its period, and spectra of tangent kernels; plain data."""
+    """The activation beside the sine of its period, spectra of tangent kernels, and pictures; plain data."""
     x = torch.linspace(-4, 4, 161, dtype=torch.float64)
-    curves = {"quad": quad_inr.quad(x), "sin(pi x / 2)": torch.sin(math.pi / 2 * x)}
-    spectra = {
-        kind: quad_inr.tangent_spectrum(quad_inr.Inr(kind, 1, width=64, hidden=1), quad_inr.grid(96)).eigenvalues
-        for kind in ("siren", "sine_matched", "quad")
-    }
-    shapes = [{"name": name, "x": x.tolist(), "y": y.tolist()} for name, y in curves.items()]
-    decays = [{"name": name, "x": list(range(1, 97)), "y": y.log10().tolist()} for name, y in spectra.items()]
-    titles = (("The activation", "x", "value", shapes), ("Tangent kernel", "eigenvalue", "log10 of its share", decays))
-    drawn: list[dict[str, Any]] = [
-        {"figure": str(at), "title": title, "x": across, "y": up, "series": series, "published": []}
-        for at, (title, across, up, series) in enumerate(titles, 1)
+    curves = {"quad": quad_inr.quad(x).tolist(), "sin(pi x / 2)": torch.sin(math.pi / 2 * x).tolist()}
+    decays: dict[str, list[float]] = {}
+    for kind in ("siren", "sine_matched", "quad"):
+        network = quad_inr.Inr(kind, 1, width=64, hidden=1)
+        decays[kind] = quad_inr.tangent_spectrum(network, quad_inr.grid(96)).eigenvalues.log10().tolist()
+    return [
+        figure("1", "The activation", ("x", "value"), x.tolist(), curves),
+        figure("2", "Tangent kernel", ("eigenvalue", "log10 of its share"), range(1, 97), decays),
+        *fitted(),
     ]
-    return drawn + fitted()
 
 
 def fitted(name: str = "camera", size: int = 64, steps: int = 200) -> list[dict[str, Any]]:
@@ -95,12 +91,12 @@ def count(name: str, target: str, cell: str) -> int:
     return synthesise(ACTIVATIONS[name][0](), target)[cell]
 
 
-def reduction(target: str, cell: str, others: tuple[str, ...] = OTHERS) -> float:
+def reduction(target: str, cell: str, others: Sequence[str] = OTHERS) -> float:
     """The largest saving of quad over the others [%]."""
     return max(100 * (1 - count("quad", target, cell) / count(name, target, cell)) for name in others)
 
 
-def latency_reduction(others: tuple[str, ...] = OTHERS) -> float:
+def latency_reduction(others: Sequence[str] = OTHERS) -> float:
     """The largest saving of clock cycles over the others [%]."""
     cycles = {name: ACTIVATIONS[name][0]().latency for name in ("quad", *others)}
     return max(100 * (1 - cycles["quad"] / cycles[name]) for name in others)
@@ -111,38 +107,6 @@ def area() -> float:
     return count("quad", "cmos", "transistors") / _GATE * NAND2 * 1e12
 
 
-def _sized(measure: Callable[[], float]) -> Callable[[], float] | None:
-    return measure if shutil.which("yosys") else None
-
-
 def claims() -> list[Claim]:
-    """The claims; those about size have no measure where yosys is not installed."""
-    size = "conditional"
-    return [
-        Claim("harmonic-1", "activation", "the first Fourier coefficient of the activation is 1.032", 1.032, "",
-              "derived", partial(harmonic, 1), tolerance=0.001),
-        Claim("harmonic-3", "activation", "the third harmonic has 0.129", 0.129, "", "derived", partial(harmonic, 3),
-              "as printed in a summary; 32 / (pi n)^3 is 0.129 for n = 2 and 0.038 for n = 3"),
-        Claim("spectrum", "method", "its tangent kernel's spectrum decays more slowly than SIREN's", 1.0,
-              "x the effective rank", "derived", partial(rank_ratio, "siren"),
-              "at the same omega; the gain-matched sine comes within a few per cent, so it is the gain, not the shape",
-              "at least"),
-        Claim("resources-dsp", "abstract", "resources are down by up to 97 %", 97.0, "%", size,
-              _sized(partial(reduction, "xilinx", "lut")),
-              "look-up tables on UltraScale+ with the multiplier in a DSP block, which hides it"),
-        Claim("resources-logic", "abstract", "the same without DSP blocks", 97.0, "%", size,
-              _sized(partial(reduction, "xilinx, no dsp", "lut")), "every multiplier in logic"),
-        Claim("resources-cordic", "abstract", "the same against a CORDIC sine alone", 97.0, "%", size,
-              _sized(partial(reduction, "xilinx, no dsp", "lut", ("cordic",))), "without DSP blocks"),
-        Claim("resources-cmos", "abstract", "the same in transistors of a standard-cell chip", 97.0, "%", size,
-              _sized(partial(reduction, "cmos", "transistors")), "transistors, the fair figure for a chip"),
-        Claim("latency", "abstract", "latency is down by up to 93 %", 93.0, "%", size, latency_reduction,
-              "clock cycles of our pipelines: 4 against 29 for sinc; the paper's clocks are unknown"),
-        Claim("area", "abstract", "an activation takes 1914 um2 in 28 nm", 1914.0, "um2", size, _sized(area),
-              "transistors / 4 x 0.49 um2, unplaced; the paper's word length is unknown"),
-        Claim("power", "abstract", "and 6.14 mW", 6.14, "mW", "not derivable", None,
-              "needs the clock, the supply and the activity of the signals"),
-        Claim("psnr", "abstract", "up to 2.06 dB more PSNR than earlier work", 2.06, "dB", "not derivable", None,
-              "pictures, network and training are unknown; in our study (docs/quad_inr.md) quad is 0.65 dB "
-              "above or 1.44 dB below SIREN as learning rates are tuned, and level with the matched sine"),
-    ]  # fmt: skip
+    """The claims of quad_inr.yaml."""
+    return load_claims("quad_inr", (area, harmonic, latency_reduction, rank_ratio, reduction))

@@ -5,13 +5,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import cimphony as cim
+from cimphony.errors import StateError
 from cimphony.papers import halora
-from cimphony.papers.claims import Verdict
+from cimphony.papers.claims import measure
 from cimphony.record import Record
 
 
 def study(**means: float) -> Record:
-    rows = [{"variant": name, "level": halora.TRAINED_AT, "chips": 2, "mean": mean, "sd": mean / 10, "min": mean,
+    rows = [{"variant": name, "level": "0.1", "chips": 2, "mean": mean, "sd": mean / 10, "min": mean,
              "max": mean} for name, mean in means.items()]  # fmt: skip
     return Record(kind="study", title="made up", created="", results={"rows": rows})
 
@@ -38,14 +39,15 @@ def test_adapters_added_to_a_workload_are_those_that_peft_adds() -> None:
 
 def test_trends_come_from_records_and_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = study(LoRA=10.0, noise=8.0, HaLoRA=7.0), study(LoRA=10.0, noise=8.0, HaLoRA=9.0)
-    level = halora.TRAINED_AT
-    assert halora.ratio([good], level, "HaLoRA", "LoRA") == pytest.approx(0.7)
-    assert halora.ratio([good, bad], level, "HaLoRA", "LoRA") == pytest.approx((0.7 * 0.9) ** 0.5)
-    assert halora.ratio([good], "0", "HaLoRA", "LoRA") is None
     for found, verdict in (([good], "reproduced"), ([bad], "not reproduced"), ([], "not derivable")):
         monkeypatch.setattr(halora, "studies", lambda found=found: found)
-        claim = next(one for one in halora.claims() if one.id == "regulariser")
-        assert Verdict(claim, claim.measure and claim.measure()).verdict == verdict
+        (regulariser,) = measure([one for one in halora.claims() if one.id == "regulariser"])
+        assert regulariser.verdict == verdict
+    assert regulariser.claim.note.endswith("needs the records of papers/halora_study.py, in a checkout")
+    monkeypatch.setattr(halora, "studies", lambda: [good, bad])
+    assert halora.ratio("0.1", "HaLoRA", "LoRA") == pytest.approx((0.7 * 0.9) ** 0.5)
+    with pytest.raises(StateError, match="halora_study"):
+        halora.ratio("0", "HaLoRA", "LoRA")
 
 
 def test_record_says_what_is_known_and_what_is_not() -> None:

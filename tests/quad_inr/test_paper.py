@@ -11,11 +11,14 @@ from cimphony.papers import paper_names, quad_inr, reproduce
 def test_claims_without_yosys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "quad-inr" in paper_names()
     monkeypatch.setattr(shutil, "which", lambda _: None)
+    quad_inr.count.cache_clear()
     record = reproduce("quad-inr")
     verdicts = {row["id"]: row["verdict"] for row in record.results["claims"]}
     assert verdicts["harmonic-1"] == verdicts["spectrum"] == "reproduced"
     assert verdicts["harmonic-3"] == "not reproduced"  # the printed number is the second harmonic's
     assert verdicts["resources-logic"] == verdicts["area"] == "not derivable"
+    notes = {row["id"]: row["note"] for row in record.results["claims"]}
+    assert notes["resources-logic"].startswith("every multiplier in logic; yosys is not installed")
     titles = [one["title"] for one in record.results["figures"]]
     assert titles[:2] == ["The activation", "Tangent kernel"]
 
