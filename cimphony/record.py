@@ -3,7 +3,10 @@
 import json
 import os
 import platform
+import statistics
 import tempfile
+import time
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -53,6 +56,74 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+class Draft:
+    """The record of a run that is under way: written after every result, gone on with where its file is there.
+
+    Args:
+        path: None: nothing is written.
+        may_grow: settings that may differ from those in the file: what is to be measured.
+        fields: of the record. Settings and chip decide whether the file is of this run; results are those of a run
+            that begins.
+
+    Raises DataError where the file is of another run.
+    """
+
+    def __init__(
+        self, kind: Any, title: str, path: str | Path | None, *, may_grow: Collection[str] = (), **fields: Any
+    ) -> None:
+        self.record = new_record(kind, title, **json.loads(json.dumps(fields, default=str)))  # as it is read back
+        self._path, self._begun = path, time.perf_counter()
+        if path is not None and Path(path).exists():
+            old = read_record(path)
+            for field, was, now in _differences(old, self.record, may_grow):
+                raise DataError(
+                    f"record {str(path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
+                    "Give another record_path (command line: --out), or remove the file to start anew"
+                )
+            kept = old.model_dump(include={"created", "duration", "layers", "results", "assumptions"})
+            self.record = self.record.model_copy(update=kept)
+        self._before = self.record.duration
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What is there so far."""
+        return self.record.results
+
+    def change(self, **fields: Any) -> None:
+        """Change other fields of the record; the next result is saved with them."""
+        self.record = self.record.model_copy(update=fields)
+
+    def save(self, *, complete: bool = False, **results: Any) -> Record:
+        """Write the record with these results in place of what they were."""
+        duration = self._before + time.perf_counter() - self._begun
+        self.change(results=self.results | results, duration=duration, complete=complete)
+        if self._path is not None:
+            write_record(self.record, self._path)
+        return self.record
+
+
+def _differences(old: Record, new: Record, may_grow: Collection[str]) -> Iterator[tuple[str, Any, Any]]:
+    """(field, old, new) for what must be the same for a run to go on."""
+    if old.kind != new.kind:
+        yield "kind", old.kind, new.kind
+    if old.chip != new.chip:
+        yield "chip", (old.chip or {}).get("name"), f"{(new.chip or {}).get('name')} with other fields"
+    for key in sorted({*old.settings, *new.settings} - {*may_grow}):
+        if old.settings.get(key) != new.settings.get(key):
+            yield f"settings.{key}", old.settings.get(key), new.settings.get(key)
+
+
+def over_chips(values: Collection[float]) -> dict[str, Any]:
+    """What a row of a record says of one measure over chips: sd is over the sample, None for one chip."""
+    return {
+        "chips": len(values),
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "min": min(values),
+        "max": max(values),
+    }
 
 
 def write_record(record: Record, path: str | Path) -> Path:

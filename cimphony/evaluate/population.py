@@ -1,11 +1,8 @@
 """A population of chips: the same model on many draws of manufacturing noise, at several ages and fidelities."""
 
 import hashlib
-import json
 import math
-import statistics
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
@@ -20,9 +17,9 @@ from cimphony.errors import DataError, StateError
 from cimphony.evaluate.metrics import evaluating, run_batch
 from cimphony.evaluate.progress import progress_bar
 from cimphony.nn import age_, analog_layers, calibrate, convert_, is_converted, program_, restore_, summary_rows
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft, Record, over_chips
 
-_GRID = ("seeds", "ages", "fidelities")  # may grow when a run goes on from its record
+_Point = tuple[str, int, float]  # fidelity, seed, age
 
 
 def evaluate_chips(
@@ -70,39 +67,46 @@ def evaluate_chips(
         raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
     name = metric_name or getattr(metric, "__name__", type(metric).__name__)
     placing = {"include": [*include], "exclude": [*exclude], "chips": chips}
-    known = {"metric": name, "model": identity(model), **placing}
-    known |= {"seeds": [*seeds], "ages": [*ages], "fidelities": fidelities}
-    run = _Run(f"{name} of {type(model).__name__} on {chip.name}", chip, {**(settings or {}), **known}, record_path)
-    todo = [point for point in grid if point not in run.points]
+    axes = {"seeds": [*seeds], "ages": [*ages], "fidelities": fidelities}
+    known = {**(settings or {}), "metric": name, "model": identity(model), **placing, **axes}
+    draft = Draft(
+        "evaluation", f"{name} of {type(model).__name__} on {chip.name}", record_path, may_grow=axes, settings=known,
+        chip=chip.model_dump(mode="json"), results={"metric": name, "digital": None, "points": [], "groups": []},
+    )  # fmt: skip
+    done = {(one["fidelity"], one["seed"], one["age"]) for one in draft.results["points"]}
+    todo = [point for point in grid if point not in done]
     on_chips = _aged_chips(model, chip, todo, calibration, placing)
     with progress_bar(chip.name, len(todo) + 1, progress) as advance, closing(on_chips):
-        if run.digital is None:
-            run.digital = _measured(metric(model), "the digital model")
-            run.save()
-        advance()
-        for fidelity, seed, age in on_chips:
-            run.add_layers(summary_rows(model))
-            where = f"{chip.name}, seed {seed}, age {age:g} s, {fidelity}"
-            run.points[fidelity, seed, age] = _measured(metric(model), where)
-            run.note_unread(model)
-            run.save()
+        for _ in _filled(draft, model, metric, chip.name, on_chips):
             advance()
-    return run.save(complete=True)
+    return draft.save(complete=True)
+
+
+def _filled(
+    draft: Draft, model: nn.Module, metric: Callable[[nn.Module], Any], chip: str, on_chips: Iterable[_Point]
+) -> Iterator[None]:
+    """Writes the digital value, then one point for each chip that the model is on; yields after each."""
+    if draft.results["digital"] is None:
+        found = _measured(metric(model), "the digital model")
+        draft.save(digital=found.pop("value"), **{f"digital_{key}": one for key, one in found.items()})
+    yield
+    for fidelity, seed, age in on_chips:
+        draft.change(layers=_with_new(draft.record.layers, summary_rows(model)))
+        found = _measured(metric(model), f"{chip}, seed {seed}, age {age:g} s, {fidelity}")
+        draft.change(assumptions=_with_unread(draft.record.assumptions, model))
+        points = [*draft.results["points"], {"seed": seed, "age": age, "fidelity": fidelity, **found}]
+        draft.save(points=points, groups=_groups(points))
+        yield
 
 
 def _aged_chips(
-    model: nn.Module,
-    chip: Chip,
-    points: Sequence[tuple[str, int, float]],
-    calibration: Any,
-    placing: dict[str, Any],
-) -> Generator[tuple[str, int, float]]:
+    model: nn.Module, chip: Chip, points: Sequence[_Point], calibration: Any, placing: dict[str, Any]
+) -> Generator[_Point]:
     """Puts the model on one chip after another; yields each point when it is there. Digital again at the end."""
     for fidelity, group in groupby(points, key=itemgetter(0)):
         convert_(model, _with_fidelity(chip, fidelity), **placing)
         try:
-            if calibration is not None:
-                calibrate_on(model, calibration)
+            calibrate_on(model, calibration)
             present = None
             for _, seed, age in group:
                 if seed != present:
@@ -116,7 +120,9 @@ def _aged_chips(
 
 
 def calibrate_on(model: nn.Module, calibration: Any) -> None:
-    """Learn the ranges of a converted model from a batch or a list of them."""
+    """Learn the ranges of a converted model from a batch or a list of them; None: nothing is learnt."""
+    if calibration is None:
+        return
     batches = [calibration] if isinstance(calibration, torch.Tensor | Mapping) else calibration
     device = next(model.parameters()).device
     with evaluating(model), calibrate(model):
@@ -124,68 +130,18 @@ def calibrate_on(model: nn.Module, calibration: Any) -> None:
             run_batch(model, batch, device)
 
 
-class _Run:
-    """What is finished, and its record on disk."""
+def _with_new(known: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is applied to every chip, once for each layer and fidelity."""
+    there = {(row["layer"], row.get("fidelity")) for row in known}
+    new = [row for row in rows if (row["layer"], row.get("fidelity")) not in there]
+    return known + [{key: value for key, value in row.items() if key not in ("seed", "age")} for row in new]
 
-    def __init__(self, title: str, chip: Chip, settings: dict[str, Any], path: str | Path | None):
-        settings = json.loads(json.dumps(settings, default=str))
-        self.path = path
-        self.record = new_record("evaluation", title, settings=settings, chip=chip.model_dump(mode="json"))
-        self.points: dict[tuple[str, int, float], dict[str, Any]] = {}  # value, and details where there are any
-        self.digital: dict[str, Any] | None = None
-        self.before = 0.0  # seconds spent by earlier runs
-        self.start = time.perf_counter()
-        if path is not None and Path(path).exists():
-            self._go_on(read_record(path))
 
-    def _go_on(self, old: Record) -> None:
-        for field, was, now in _differences(old, self.record):
-            raise DataError(
-                f"record {str(self.path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
-                "Give another record_path (command line: --out), or remove the file to start anew"
-            )
-        self.before = old.duration
-        if old.results.get("digital") is not None:
-            self.digital = _found(old.results["digital"], old.results.get("digital_details"))
-        for one in old.results.get("points", []):
-            self.points[one["fidelity"], one["seed"], one["age"]] = _found(one["value"], one.get("details"))
-        self.record = self.record.model_copy(update={"created": old.created, "layers": old.layers})
-
-    def add_layers(self, rows: list[dict[str, Any]]) -> None:
-        """What is applied to every chip, once for each layer and fidelity."""
-        known = {(row["layer"], row.get("fidelity")) for row in self.record.layers}
-        new = [
-            {key: value for key, value in row.items() if key not in ("seed", "age")}
-            for row in rows
-            if (row["layer"], row.get("fidelity")) not in known
-        ]
-        self.record = self.record.model_copy(update={"layers": [*self.record.layers, *new]})
-
-    def note_unread(self, model: nn.Module) -> None:
-        """Layers whose cells took no part: nothing reaches them, or the model takes their weights without a call."""
-        unread = [name for name, one in analog_layers(model).items() if not any(t.tokens_read for t in one.tiles)]
-        said = f"layers on the chip that were not read, and add no noise: {', '.join(unread)}"
-        if unread and said not in self.record.assumptions:
-            self.record = self.record.model_copy(update={"assumptions": [*self.record.assumptions, said]})
-
-    def save(self, complete: bool = False) -> Record:
-        """Write the record as it stands now."""
-        points = [
-            {"seed": seed, "age": age, "fidelity": kind, **found} for (kind, seed, age), found in self.points.items()
-        ]
-        results = {
-            "metric": self.record.settings["metric"],
-            "digital": self.digital and self.digital["value"],
-            "points": points,
-            "groups": _groups(points),
-        }
-        if self.digital and "details" in self.digital:
-            results["digital_details"] = self.digital["details"]
-        duration = self.before + time.perf_counter() - self.start
-        self.record = self.record.model_copy(update={"results": results, "duration": duration, "complete": complete})
-        if self.path is not None:
-            write_record(self.record, self.path)
-        return self.record
+def _with_unread(known: list[str], model: nn.Module) -> list[str]:
+    """Layers whose cells took no part: nothing reaches them, or the model takes their weights without a call."""
+    unread = [name for name, one in analog_layers(model).items() if not any(t.tokens_read for t in one.tiles)]
+    said = f"layers on the chip that were not read, and add no noise: {', '.join(unread)}"
+    return [*known, said] if unread and said not in known else known
 
 
 def _groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -193,29 +149,7 @@ def _groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, float], list[float]] = {}
     for point in points:
         groups.setdefault((point["fidelity"], point["age"]), []).append(point["value"])
-    return [
-        {
-            "fidelity": fidelity,
-            "age": age,
-            "chips": len(values),
-            "mean": statistics.fmean(values),
-            "sd": statistics.stdev(values) if len(values) > 1 else None,
-            "min": min(values),
-            "max": max(values),
-        }
-        for (fidelity, age), values in sorted(groups.items())
-    ]
-
-
-def _differences(old: Record, new: Record) -> Iterator[tuple[str, Any, Any]]:
-    """(field, old, new) for what must be the same for a run to go on."""
-    if old.kind != new.kind:
-        yield "kind", old.kind, new.kind
-    if old.chip != json.loads(json.dumps(new.chip)):
-        yield "chip", (old.chip or {}).get("name"), f"{(new.chip or {})['name']} with other fields"
-    for key in sorted({*old.settings, *new.settings} - {*_GRID}):
-        if old.settings.get(key) != new.settings.get(key):
-            yield f"settings.{key}", old.settings.get(key), new.settings.get(key)
+    return [{"fidelity": kind, "age": age, **over_chips(values)} for (kind, age), values in sorted(groups.items())]
 
 
 def _own_fidelity(chip: Chip) -> str:
@@ -231,19 +165,17 @@ def _with_fidelity(chip: Chip, fidelity: str) -> Chip:
 
 def _measured(given: float | Mapping[str, float], where: str) -> dict[str, Any]:
     """The value of a metric, with all its numbers by name where it gives several."""
-    if isinstance(given, Mapping):
-        details = {name: float(one) for name, one in given.items()}
-        value = next(iter(details.values()))
-    else:
-        details, value = None, float(given)
-    for one in (value, *(details or {}).values()):
-        if not math.isfinite(one):
-            raise DataError(f"the metric gives {one} on {where}; it must be a finite number")
-    return _found(value, details)
+    if not isinstance(given, Mapping):
+        return {"value": finite(given, where)}
+    details = {name: finite(one, where) for name, one in given.items()}
+    return {"value": next(iter(details.values())), "details": details}
 
 
-def _found(value: float, details: dict[str, float] | None) -> dict[str, Any]:
-    return {"value": value} if details is None else {"value": value, "details": details}
+def finite(value: float, where: str) -> float:
+    """What a metric gives; DataError where it is NaN or Inf."""
+    if not math.isfinite(value):
+        raise DataError(f"the metric gives {value} on {where}; it must be a finite number")
+    return float(value)
 
 
 def identity(model: nn.Module) -> dict[str, str]:

@@ -1,11 +1,9 @@
 """Which layers of a model suffer from the chip's noise: noise in one group of layers only, and everywhere else."""
 
-import json
-import math
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,15 @@ from torch import nn
 
 from cimphony.chip import Chip, CrossbarUnit
 from cimphony.errors import DataError, StateError
-from cimphony.evaluate.population import calibrate_on, identity
+from cimphony.evaluate.population import calibrate_on, finite, identity
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import AnalogLayer, Tiles, age_, analog_layers, convert_, is_converted, program_, restore_
+from cimphony.nn import AnalogLayer, age_, analog_layers, convert_, is_converted, program_, restore_
 from cimphony.nn.programmed import Programmed
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft, Record, over_chips
 
 Groups = Mapping[str, str | Sequence[str]]
 _Case = tuple[str, str | None, int]  # (none, all, only, without), group, chip seed
+_Members = dict[str, dict[str, AnalogLayer]]  # group: its layers by name
 
 
 def sensitivity(
@@ -68,31 +67,33 @@ def sensitivity(
     known |= {"include": [*include], "exclude": [*exclude]}
     convert_(model, chip, include=include, exclude=exclude)
     try:
-        if calibration is not None:
-            calibrate_on(model, calibration)
-        layers = analog_layers(model)
-        members = _members(layers, groups)
-        run = _Run(known | {"groups": {key: len(one) for key, one in members.items()}}, chip, record_path)
-        with progress_bar("sensitivity", len(seeds) * (2 * len(members) + 1) + 1, progress) as advance:
-            for key in _measured(model, layers, members, seeds, age, run, advance):
-                value = float(metric(model))
-                if not math.isfinite(value):
-                    raise DataError(f"the metric gives {value} with {key[0]} {key[1] or ''}; it must be finite")
-                run.points[key] = value
-                run.save(layers, members, higher_is_better)
+        calibrate_on(model, calibration)
+        members = _members(analog_layers(model), groups)
+        known["groups"] = {key: len(one) for key, one in members.items()}
+        described = chip.model_dump(mode="json")
+        draft = Draft("study", f"sensitivity of {name} on {chip.name}", record_path, settings=known, chip=described)
+        points: list[dict[str, Any]] = draft.results.get("points", [])
+        told = partial(_results, name, points, members, 1.0 if higher_is_better else -1.0)
+        todo = _cases(members, seeds, points)
+        with progress_bar("sensitivity", len(todo), progress) as advance:
+            for case, group, seed in _on_chips(model, members, todo, age):
+                value = finite(metric(model), f"case {case} {group or seed}")
+                points.append({"case": case, "group": group, "seed": seed, "value": value})
+                draft.save(**told())
+                advance()
     finally:
         restore_(model)
-    return run.save(layers, members, higher_is_better, complete=True)
+    return draft.save(**told(), complete=True)
 
 
-def _members(layers: dict[str, AnalogLayer], groups: Groups | None) -> dict[str, list[str]]:
-    """Layer names of every group."""
+def _members(layers: dict[str, AnalogLayer], groups: Groups | None) -> _Members:
+    """The layers of every group."""
     if groups is None:
-        return {name: [name] for name in layers}
-    found: dict[str, list[str]] = {}
+        return {name: {name: layer} for name, layer in layers.items()}
+    found: _Members = {}
     for name, patterns in groups.items():
         wanted = [patterns] if isinstance(patterns, str) else patterns
-        found[name] = [layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in wanted)]
+        found[name] = {one: layers[one] for one in layers if any(fnmatchcase(one, pattern) for pattern in wanted)}
         if not found[name]:
             raise DataError(
                 f"group {name!r} = {patterns!r} matches none of the layers, named like {next(iter(layers))!r}"
@@ -100,39 +101,35 @@ def _members(layers: dict[str, AnalogLayer], groups: Groups | None) -> dict[str,
     return found
 
 
-def _measured(
-    model: nn.Module,
-    layers: dict[str, AnalogLayer],
-    members: dict[str, list[str]],
-    seeds: Sequence[int],
-    age: float,
-    run: "_Run",
-    advance: Callable[[], None],
-) -> Iterator[_Case]:
-    """Puts the model into one case after another; yields those that are not measured yet."""
-    tiles = {name: layer.tiles for name, layer in layers.items()}
-    clean = _clean(model, layers)
-    for at, seed in enumerate(seeds):
-        cases: list[tuple[_Case, set[str]]] = [(("none", None, seed), set())] if at == 0 else []
-        cases.append((("all", None, seed), {*layers}))
-        for group, some in members.items():
-            cases += [(("only", group, seed), {*some}), (("without", group, seed), {*layers} - {*some})]
-        noisy: dict[str, list[Programmed | None]] = {}
-        for key, where in cases:
-            advance()
-            if key in run.points:
-                continue
-            if not noisy:
-                program_(model, seed=seed)
-                if age:
-                    age_(model, seconds=age)
-                noisy = {name: [one.programmed for one in several] for name, several in tiles.items()}
-            for name, several in tiles.items():
-                _put(several, (noisy if name in where else clean)[name])
-            yield key
+def _cases(groups: Iterable[str], seeds: Sequence[int], measured: list[dict[str, Any]]) -> list[_Case]:
+    """What is still to be measured."""
+    done = {(one["case"], one["group"], one["seed"]) for one in measured}
+    every: list[_Case] = [("none", None, seeds[0])]
+    for seed in seeds:
+        every.append(("all", None, seed))
+        every += [(case, group, seed) for group in groups for case in ("only", "without")]
+    return [case for case in every if case not in done]
 
 
-def _clean(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, list[Programmed | None]]:
+def _on_chips(model: nn.Module, members: _Members, cases: Sequence[_Case], age: float) -> Iterator[_Case]:
+    """Puts the model into one case after another; yields each when it is there."""
+    layers = analog_layers(model)
+    clean, noisy, present = _clean(layers), dict[str, list[Programmed | None]](), None
+    for case, group, seed in cases:
+        if seed != present:
+            program_(model, seed=seed)
+            if age:
+                age_(model, seconds=age)
+            noisy, present = {name: [one.programmed for one in layer.tiles] for name, layer in layers.items()}, seed
+        some = {*members[group]} if group is not None else set[str]()
+        where = {"none": set[str](), "all": {*layers}, "only": some, "without": {*layers} - some}[case]
+        for name, layer in layers.items():
+            for one, held in zip(layer.tiles, (noisy if name in where else clean)[name], strict=True):
+                one.programmed, one.tokens_read = held, 0
+        yield case, group, seed
+
+
+def _clean(layers: dict[str, AnalogLayer]) -> dict[str, list[Programmed | None]]:
     """What every layer holds where its cells are ideal."""
     found: dict[str, list[Programmed | None]] = {}
     for name, layer in layers.items():
@@ -147,89 +144,37 @@ def _clean(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, list[P
     return found
 
 
-def _put(tiles: Sequence[Tiles], programmed: Sequence[Programmed | None]) -> None:
-    for one, held in zip(tiles, programmed, strict=True):
-        one.programmed, one.tokens_read = held, 0
+def _results(metric: str, points: list[dict[str, Any]], members: _Members, sign: float) -> dict[str, Any]:
+    """What the measured cases say of every group; `sign` is 1 where a larger metric is the better one, else -1."""
+    values: dict[tuple[str, str | None], dict[int, float]] = {}  # by case and group, then by seed
+    for one in points:
+        values.setdefault((one["case"], one["group"]), {})[one["seed"]] = one["value"]
+    clean, noisy = next(iter(values["none", None].values())), values.get(("all", None), {})
+    rows: list[dict[str, Any]] = []
+    for group, layers in members.items():
+        only, without = values.get(("only", group)), values.get(("without", group))
+        if only is None or without is None:
+            continue
+        won = [value - noisy[seed] for seed, value in without.items()]  # on the same chip
+        rows.append(
+            {
+                "group": group,
+                "weights": sum(layer.weight.numel() for layer in layers.values()),
+                "harm": sign * (clean - statistics.fmean(only.values())),
+                "relief": sign * statistics.fmean(won),
+                **{f"only_{key}": value for key, value in _spread(only, sign).items()},
+                **{f"without_{key}": value for key, value in _spread(without, sign).items()},
+            }
+        )
+    rows.sort(key=lambda row: -row["harm"])
+    spread = _spread(noisy, sign) if noisy else {}
+    results = {"metric": metric, "clean": clean, "noisy": spread, "rows": rows, "points": points}
+    return results | {"figures": [_figure(rows, metric)]}
 
 
-class _Run:
-    """Measured cases, and the record they make."""
-
-    def __init__(self, settings: dict[str, Any], chip: Chip, path: str | Path | None) -> None:
-        self.path, self.start, self.before = path, time.perf_counter(), 0.0
-        title = f"sensitivity of {settings['metric']} on {chip.name}"
-        plain = json.loads(json.dumps({"settings": settings, "chip": chip.model_dump(mode="json")}, default=str))
-        self.record = new_record("study", title, **plain)
-        self.points: dict[_Case, float] = {}
-        if path is not None and Path(path).exists():
-            old = read_record(path)
-            if old.settings != self.record.settings or old.chip != self.record.chip:
-                raise DataError(
-                    f"record {str(path)!r} is of another run; give another path, or remove the file to start anew"
-                )
-            self.before = old.duration
-            self.points = {(one["case"], one["group"], one["seed"]): one["value"] for one in old.results["points"]}
-
-    def save(self, layers: Any, members: dict[str, list[str]], higher: bool, complete: bool = False) -> Record:
-        """The record as it stands, written where a path was given."""
-        results = {
-            "metric": self.record.settings["metric"],
-            "clean": self._clean,
-            "noisy": _spread([*self._values("all", None).values()], higher),
-            "rows": self._rows(layers, members, higher),
-            "points": [
-                {"case": case, "group": group, "seed": seed, "value": value}
-                for (case, group, seed), value in self.points.items()
-            ],
-        }
-        results["figures"] = [_figure(results["rows"], str(results["metric"]))]
-        spent = self.before + time.perf_counter() - self.start
-        record = self.record.model_copy(update={"results": results, "duration": spent, "complete": complete})
-        if self.path is not None:
-            write_record(record, self.path)
-        return record
-
-    @property
-    def _clean(self) -> float:
-        return next(value for (case, *_), value in self.points.items() if case == "none")
-
-    def _values(self, case: str, group: str | None) -> dict[int, float]:
-        """By seed."""
-        return {seed: value for (kind, name, seed), value in self.points.items() if (kind, name) == (case, group)}
-
-    def _rows(
-        self, layers: dict[str, AnalogLayer], members: dict[str, list[str]], higher: bool
-    ) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        sign = 1.0 if higher else -1.0
-        noisy = self._values("all", None)
-        for group, some in members.items():
-            only, without = self._values("only", group), self._values("without", group)
-            if not only or not without:
-                continue
-            won = [value - noisy[seed] for seed, value in without.items()]  # on the same chip
-            rows.append(
-                {
-                    "group": group,
-                    "weights": sum(layers[name].weight.numel() for name in some),
-                    "harm": sign * (self._clean - statistics.fmean(only.values())),
-                    "relief": sign * statistics.fmean(won),
-                    **{f"only_{key}": value for key, value in _spread([*only.values()], higher).items()},
-                    **{f"without_{key}": value for key, value in _spread([*without.values()], higher).items()},
-                }
-            )
-        return sorted(rows, key=lambda row: -row["harm"])
-
-
-def _spread(values: list[float], higher: bool) -> dict[str, float | None]:
-    if not values:
-        return {}
-    worst = min(values) if higher else max(values)
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "worst": worst,
-    }
+def _spread(by_seed: Mapping[int, float], sign: float) -> dict[str, float | None]:
+    found = over_chips(by_seed.values())
+    return {"mean": found["mean"], "sd": found["sd"], "worst": found["min" if sign > 0 else "max"]}
 
 
 def _figure(rows: list[dict[str, Any]], metric: str) -> dict[str, Any]:

@@ -11,10 +11,7 @@ off its ideal path. The paper's norm, mu, rank and scale of sigma are not public
 """
 
 import hashlib
-import json
 import math
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -28,9 +25,10 @@ from transformers import TrainerCallback
 
 from cimphony.chip import Chip
 from cimphony.errors import DataError, StateError
+from cimphony.methods.training import own_loss
 from cimphony.nn import AnalogLayer, analog_layers, convert_, is_converted, program_, restore_
 from cimphony.nn.adapters import adapter_names, lora_layers
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft, Record, over_chips
 
 Norm = Literal["frobenius", "spectral"]
 _ORDERS: dict[Norm, Any] = {"frobenius": "fro", "spectral": 2}
@@ -136,7 +134,7 @@ def fit_(
             if noise:
                 redraw_(model, seed, step)
             optimiser.zero_grad()
-            value = _own_loss(model, batches(step)) if loss is None else loss(model, batches(step))
+            value = (loss or own_loss)(model, batches(step))
             losses.append(float(value.detach()))
             if not math.isfinite(losses[-1]):
                 raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g} or the chip's noise")
@@ -151,21 +149,9 @@ def fit_(
     return losses
 
 
-def _own_loss(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    found = model(**batch).loss
-    if found is None:
-        raise DataError("the model gives no loss: add labels to the batch, or pass loss=lambda model, batch: ...")
-    return found
-
-
 def _programmed(model: nn.Module) -> list[tuple[Any, Any]]:
     layers = base_layers(model) if is_converted(model) else []
     return [(tiles, tiles.programmed) for layer in layers for tiles in layer.tiles]
-
-
-def _put_back(before: list[tuple[Any, Any]]) -> None:
-    for tiles, programmed in before:
-        tiles.programmed = programmed
 
 
 class HaloraCallback(TrainerCallback):
@@ -234,20 +220,35 @@ def ablation(
     Returns a study record; `results["rows"]` has mean, sd, min and max over chips for each variant and level.
     """
     known = {**(settings or {}), "steps": steps, "mu": mu, "seed": seed, "include": [*include], **fit}
-    run = _Ablation(known, chip, Path(record_path) if record_path else None)
+    draft = Draft(
+        "study", "HaLoRA: where the gain comes from", record_path, settings=known, chip=chip.model_dump(mode="json"),
+        results={"rows": [], "points": [], "losses": {}, "regulariser": {}},
+    )  # fmt: skip
+    done = {(one["variant"], one["level"], one["seed"]) for one in draft.results["points"]}
     for name in variants:
         grid = [(level, one) for level, which in levels.items() for one in (seeds if _draws(which) else seeds[:1])]
-        todo = [(level, one) for level, one in grid if (name, level, one) not in run.points]
+        todo = [(level, one) for level, one in grid if (name, level, one) not in done]
         if not todo:
             continue
-        model = _trained(make, chip, name, batches, steps, include, run, {**fit, "mu": mu, "seed": seed})
+        model, kept = make(), record_path and Path(record_path).with_suffix(f".{name}.safetensors")
+        if kept and kept.is_file():
+            model.load_state_dict(load_file(kept), strict=False)
+        else:
+            losses = _train_(model, chip, include, name, batches, steps, **fit, mu=mu, seed=seed)
+            found = {"losses": losses, "regulariser": float(regulariser(model).detach())}
+            draft.save(**{key: draft.results[key] | {name: one} for key, one in found.items()})
+            if kept:
+                trained = [(key, one) for key, one in model.named_parameters() if one.requires_grad]
+                save_file({key: one.detach().clone() for key, one in trained}, kept)
+        model.eval()
         for level, group in groupby(todo, key=itemgetter(0)):
             convert_(model, levels[level], include=include)
             for _, one in group:
-                run.points[name, level, one] = float(metric(program_(model, seed=one)))
-                run.save()
+                value = float(metric(program_(model, seed=one)))
+                points = [*draft.results["points"], {"variant": name, "level": level, "seed": one, "value": value}]
+                draft.save(points=points, rows=_rows(points))
             restore_(model)
-    return run.save(complete=True)
+    return draft.save(complete=True)
 
 
 def _draws(chip: Chip) -> bool:
@@ -255,74 +256,22 @@ def _draws(chip: Chip) -> bool:
     return chip.without("programming", "read", "stuck").units != chip.units
 
 
-def _trained(
-    make: Callable[[], nn.Module],
-    chip: Chip,
-    variant: str,
-    batches: Callable[[int], Any],
-    steps: int,
-    include: Sequence[str],
-    run: "_Ablation",
-    options: dict[str, Any],
-) -> nn.Module:
-    """The digital model with its adapters trained in one variant."""
+def _train_(
+    model: nn.Module, chip: Chip, include: Sequence[str], variant: str, *data: Any, mu: float, seed: int, **fit: Any
+) -> list[float]:
+    """Train the adapters of a digital model in one variant; returns the losses. `data`: batches and steps."""
     noise, regularised = VARIANTS[variant]
-    model, kept = make(), run.kept(variant)
-    if kept is not None and kept.is_file():
-        model.load_state_dict(load_file(kept), strict=False)
-        return model.eval()
     clean = chip.replace({f"units.{chip.policy['static_matmul']}.cell.device": {"kind": "ideal"}})
     program_(convert_(model, chip if noise else clean, include=include))
     with torch.random.fork_rng():
-        torch.manual_seed(options["seed"])  # dropout
-        run.losses[variant] = fit_(
-            model, batches, steps, **options | {"noise": noise, "mu": options["mu"] * regularised}
-        )
+        torch.manual_seed(seed)  # dropout
+        losses = fit_(model, *data, **fit, noise=noise, mu=mu * regularised, seed=seed)
     restore_(model)
-    trained = {name: one.detach().clone() for name, one in model.named_parameters() if one.requires_grad}
-    run.regulariser[variant] = float(regulariser(model).detach())
-    run.save()
-    if kept is not None:
-        save_file(trained, kept)
-    return model.eval()
+    return losses
 
 
-class _Ablation:
-    """Measured points and the record they make."""
-
-    def __init__(self, settings: dict[str, Any], chip: Chip, path: Path | None) -> None:
-        plain = json.loads(json.dumps({"settings": settings, "chip": chip.model_dump(mode="json")}, default=str))
-        self.record, self.path = new_record("study", "HaLoRA: where the gain comes from", **plain), path
-        self.points: dict[tuple[str, str, int], float] = {}
-        self.losses: dict[str, list[float]] = {}
-        self.regulariser: dict[str, float] = {}
-        self.start, self.before = time.perf_counter(), 0.0
-        if path is not None and path.exists():
-            old = read_record(path)
-            if old.settings != self.record.settings or old.chip != self.record.chip:
-                raise DataError(f"record {str(path)!r} is of another run; give another path, or remove the file")
-            self.before = old.duration
-            self.points = {(one["variant"], one["level"], one["seed"]): one["value"] for one in old.results["points"]}
-            self.losses, self.regulariser = old.results["losses"], old.results["regulariser"]
-
-    def kept(self, variant: str) -> Path | None:
-        """Where trained adapters are kept."""
-        return None if self.path is None else self.path.with_suffix(f".{variant}.safetensors")
-
-    def save(self, complete: bool = False) -> Record:
-        """The record as it stands, written where a path was given."""
-        points = [{"variant": v, "level": level, "seed": s, "value": x} for (v, level, s), x in self.points.items()]
-        groups: dict[tuple[str, str], list[float]] = {}
-        for (variant, level, _), value in self.points.items():
-            groups.setdefault((variant, level), []).append(value)
-        rows = [
-            {"variant": variant, "level": level, "chips": len(values), "mean": statistics.fmean(values),
-             "sd": statistics.stdev(values) if len(values) > 1 else None, "min": min(values), "max": max(values)}
-            for (variant, level), values in groups.items()
-        ]  # fmt: skip
-        results = {"rows": rows, "points": points, "losses": self.losses, "regulariser": self.regulariser}
-        spent = self.before + time.perf_counter() - self.start
-        record = self.record.model_copy(update={"results": results, "duration": spent, "complete": complete})
-        if self.path is not None:
-            write_record(record, self.path)
-        return record
+def _rows(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[float]] = {}
+    for one in points:
+        groups.setdefault((one["variant"], one["level"]), []).append(one["value"])
+    return [{"variant": variant, "level": level, **over_chips(values)} for (variant, level), values in groups.items()]

@@ -99,5 +99,5 @@ def test_bad_input() -> None:
         sensitivity(network(), error, cim.load_chip("gpu-h100"), seeds=[0])
     with pytest.raises(DataError, match="at least one seed"):
         study(network(), seeds=[])
-    with pytest.raises(DataError, match="must be finite"):
+    with pytest.raises(DataError, match="must be a finite number"):
         sensitivity(network(), lambda _: float("nan"), CHIP, seeds=[0], progress=False)
