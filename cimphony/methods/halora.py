@@ -13,6 +13,7 @@ off its ideal path. The paper's norm, mu, rank and scale of sigma are not public
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -127,9 +128,11 @@ def fit_(
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=0.0)
-    training, losses, before = model.training, list[float](), _programmed(model)
-    model.train()
-    try:
+    losses: list[float] = []
+    with _kept_cells(model) as after:
+        after.callback(model.train, model.training)
+        after.callback(optimiser.zero_grad)
+        model.train()
         for step in range(steps):
             if noise:
                 redraw_(model, seed, step)
@@ -142,16 +145,16 @@ def fit_(
             if clip is not None:
                 nn.utils.clip_grad_norm_(trained, clip)
             optimiser.step()
-    finally:
-        optimiser.zero_grad()
-        model.train(training)
-        _put_back(before)
     return losses
 
 
-def _programmed(model: nn.Module) -> list[tuple[Any, Any]]:
-    layers = base_layers(model) if is_converted(model) else []
-    return [(tiles, tiles.programmed) for layer in layers for tiles in layer.tiles]
+def _kept_cells(model: nn.Module) -> ExitStack:
+    """Closed, it gives the base layers the cells that they have now."""
+    after = ExitStack()
+    for layer in base_layers(model) if is_converted(model) else ():
+        for tiles in layer.tiles:
+            after.callback(setattr, tiles, "programmed", tiles.programmed)
+    return after
 
 
 class HaloraCallback(TrainerCallback):
@@ -166,13 +169,13 @@ class HaloraCallback(TrainerCallback):
     def __init__(self, *, noise: bool = True, mu: float = 1e-4, norm: Norm = "frobenius", seed: int = 0) -> None:
         self.noise, self.mu, self.seed = noise, mu, seed
         self.norm: Norm = norm
-        self._before: list[tuple[Any, Any]] = []
+        self._after = ExitStack()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember the chip."""
         if self.noise:
             base_layers(kwargs["model"])
-        self._before = _programmed(kwargs["model"])
+        self._after = _kept_cells(kwargs["model"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Another chip."""
@@ -186,7 +189,7 @@ class HaloraCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The chip as it was."""
-        _put_back(self._before)
+        self._after.close()
 
 
 def ablation(
