@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cimphony.errors import DataError
 from cimphony.record import Record
 from cimphony.sweep import search
-from cimphony.sweep.apply import check, shared_key
+from cimphony.sweep.apply import Point, check
 from cimphony.sweep.crew import Cluster, Crew, Died, Functions, Here, Local, local_workers
 from cimphony.sweep.store import Store, digest, failed
 from cimphony.sweep.study import Axes, Study
@@ -154,7 +154,7 @@ class _Queue:
         self._last: dict[int, tuple[str, str]] = {}
         self._study, self._count = study, len(points)
         for axes in points:
-            model, converted = shared_key(study, axes)
+            model, converted = Point(study, axes).shares
             self._left.setdefault(model, {}).setdefault(converted, deque()).append(axes)
 
     def __len__(self) -> int:

@@ -16,24 +16,15 @@ from cimphony.cost import CostReport, estimate
 from cimphony.errors import CimphonyError, DataError
 from cimphony.evaluate import describe, enough, last_windows, load_model, load_text, perplexity
 from cimphony.evaluate.glue import batches, load_glue, score
-from cimphony.evaluate.metrics import evaluating, run_batch
+from cimphony.evaluate.population import calibrate_on
 from cimphony.methods.gradient_redistribution import assign_, decompose_, fuse_
-from cimphony.nn import age_, calibrate, convert_, is_converted, program_, restore_
+from cimphony.nn import age_, convert_, is_converted, program_, restore_
 from cimphony.nn.attention import has_numbers
 from cimphony.nn.trace import trace
 from cimphony.record import Record
-from cimphony.sweep.apply import (
-    point_age,
-    point_chip,
-    point_method,
-    point_model,
-    point_work,
-    reference,
-    shared_key,
-    values,
-)
+from cimphony.sweep.apply import Point, reference
 from cimphony.sweep.store import failed, point_record
-from cimphony.sweep.study import COST_MEASURES, Axes, Data, Method, Study
+from cimphony.sweep.study import COST_MEASURES, Axes, Data, Study
 from cimphony.workload import Workload
 
 Metric = Callable[[nn.Module], float]
@@ -69,9 +60,10 @@ class Bench:
         """The record of a point: done, or failed with its message. Raises SetupError where no point can be measured."""
         began, chip = perf_counter(), None
         try:
-            chip = point_chip(self.study, axes)
+            point = Point(self.study, axes)
+            chip = point.chip
             with one_thread():
-                record = self._measured(axes, chip)
+                record = self._measured(point)
         except SetupError:
             raise
         except Exception as error:  # whatever it is, the other points are unharmed
@@ -80,12 +72,12 @@ class Bench:
             record = failed(self.study, axes, said, chip and chip.model_dump(mode="json"))
         return record.model_copy(update={"duration": perf_counter() - began})
 
-    def _measured(self, axes: Axes, chip: Chip) -> Record:
+    def _measured(self, point: Point) -> Record:
         found: dict[str, Any] = {"measures": {}}
         if any(name in COST_MEASURES for name in self.study.measures):
-            work = self._workload(axes)
-            report = estimate(work, chip)
-            found["measures"] |= _costs(report, {"costed": _costed(work, chip)}, self.study)
+            work = self._workload(point)
+            report = estimate(work, point.chip)
+            found["measures"] |= _costs(report, {"costed": _costed(work, point.chip)}, self.study)
             found["breakdown"] = {
                 part["component"]: part["energy"] for part in report.by("component") if part["energy"]
             }
@@ -93,52 +85,52 @@ class Bench:
         else:
             assumptions = []
         if self.study.numbers:
-            numbers = self._numbers(axes, chip)
+            numbers = self._numbers(point)
             found["measures"] |= numbers.pop("measures")
             found |= numbers
-        record = point_record(self.study, axes, chip.model_dump(mode="json"), found)
+        record = point_record(self.study, point.axes, point.chip.model_dump(mode="json"), found)
         return record.model_copy(update={"assumptions": assumptions})
 
     # cost
 
-    def _workload(self, axes: Axes) -> Workload:
-        work, method = point_work(self.study, axes), point_method(self.study, axes)
-        name = work.model or point_model(self.study, axes)
-        decomposed = method is not None and method.rank is not None and work.model is None
-        key = f"{name} {method.rank if method else None} {work}"
+    def _workload(self, point: Point) -> Workload:
+        work, rank = point.work, point.method and point.method.rank
+        name = work.model or point.model
+        decomposed = rank is not None and work.model is None
+        key = f"{name} {rank} {work}"
         if key not in self._workloads:
             if len(self._workloads) >= _WORKLOADS:
                 del self._workloads[next(iter(self._workloads))]
-            with self._setting_up(axes, "model", "workload.", "method."):
-                subject = self._load(axes).model if decomposed else name
+            with self._setting_up(point, "model", "workload.", "method."):
+                subject = self._load(point).model if decomposed else name
                 self._workloads[key] = trace(subject, **work.model_dump(exclude={"model"}), name=Path(name).name)
         return self._workloads[key]
 
     # numbers
 
-    def _numbers(self, axes: Axes, chip: Chip) -> dict[str, Any]:
+    def _numbers(self, point: Point) -> dict[str, Any]:
         """Means over chips, their spread, and every chip's own values."""
-        with self._setting_up(axes, "model", "method."):
-            loaded = self._load(axes)
-        unit = chip.unit_for("static_matmul")
-        if not isinstance(unit, CrossbarUnit) and not has_numbers(chip):  # computes what the digital model does
+        with self._setting_up(point, "model", "method."):
+            loaded = self._load(point)
+        chip = point.chip
+        if not isinstance(chip.unit_for("static_matmul"), CrossbarUnit) and not has_numbers(chip):
             said = {"per_seed": [], "message": f"{chip.name} computes digitally: the model's own values"}
             return self._summed(loaded, {name: [value] for name, value in loaded.digital.items()}) | said
-        self._convert(loaded, axes, chip)
+        self._convert(loaded, point)
         rows: list[dict[str, float]] = []
-        for seed in self._seeds(axes, rows):
+        for seed in self._seeds(point, rows):
             program_(loaded.model, seed=seed)
-            if age := point_age(self.study, axes):
-                age_(loaded.model, seconds=age)
+            if point.age:
+                age_(loaded.model, seconds=point.age)
             rows.append({"seed": seed} | {name: float(metric(loaded.model)) for name, metric in loaded.metrics.items()})
         found = {name: [row[name] for row in rows] for name in loaded.metrics}
         return self._summed(loaded, found) | {"per_seed": rows}
 
-    def _seeds(self, axes: Axes, rows: list[dict[str, float]]) -> Iterator[int]:
+    def _seeds(self, point: Point, rows: list[dict[str, float]]) -> Iterator[int]:
         """Seeds of a point; with sequential stopping until the first measure is known well enough."""
-        asked, given = self.study.population, values(self.study, axes)
-        if "seed" in given:
-            yield int(given["seed"] or 0)
+        asked = self.study.population
+        if "seed" in point.values:
+            yield int(point.values["seed"] or 0)
             return
         name = reference(self.study)
         for seed in range(asked.most or asked.seeds):
@@ -161,18 +153,15 @@ class Bench:
             measures["yield"] = spread[reference(study)]["yield"]
         return {"measures": measures, "spread": spread, "digital": dict(loaded.digital)}
 
-    def _convert(self, loaded: _Loaded, axes: Axes, chip: Chip) -> None:
-        key = shared_key(self.study, axes)[1]
+    def _convert(self, loaded: _Loaded, point: Point) -> None:
+        key, method = point.shares[1], point.method
         if loaded.converted == key:
             return
         self._forget_conversion()
-        method = point_method(self.study, axes)
-        convert_(loaded.model, chip, exclude=self.study.exclude)
+        convert_(loaded.model, point.chip, exclude=self.study.exclude)
         if method is not None and method.slc_rate is not None:
             assign_(loaded.model, method.slc_rate, method.by)
-        with evaluating(loaded.model), calibrate(loaded.model):
-            for batch in loaded.calibration:
-                run_batch(loaded.model, batch, "cpu")
+        calibrate_on(loaded.model, loaded.calibration)
         loaded.converted = key
 
     def _forget_conversion(self) -> None:
@@ -182,34 +171,30 @@ class Bench:
 
     # the model
 
-    def _load(self, axes: Axes) -> _Loaded:
-        key, method = shared_key(self.study, axes)[0], point_method(self.study, axes)
+    def _load(self, point: Point) -> _Loaded:
+        key = point.shares[0]
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None  # the old model goes before the new one comes
-            model, tokenizer = load_model(point_model(self.study, axes))
+            model, tokenizer = load_model(point.model)
             metrics, calibration = _measured_on(self.study.data, model, tokenizer, self.study.numbers)
             wanted = [name for name in self.study.numbers if name != "yield"]
             metrics = {name: (self.functions | metrics)[name] for name in wanted}
             loaded = _Loaded(key, model, metrics, calibration)
             loaded.digital = {name: float(metric(model)) for name, metric in metrics.items()}
-            _decompose(model, method)
+            if point.method is not None and point.method.rank is not None:
+                fuse_(decompose_(model, point.method.rank, exclude=["lm_head"]))
             self._loaded = loaded
         return self._loaded
 
     @contextmanager
-    def _setting_up(self, axes: Axes, *own: str) -> Iterator[None]:
+    def _setting_up(self, point: Point, *own: str) -> Iterator[None]:
         """Errors here are every point's, unless an axis varies what is set up."""
         try:
             yield
         except CimphonyError as error:
-            if any(name.startswith(own) for name in values(self.study, axes)):
+            if any(name.startswith(own) for name in point.values):
                 raise
             raise SetupError(str(error)) from None
-
-
-def _decompose(model: nn.Module, method: Method | None) -> None:
-    if method is not None and method.rank is not None:
-        fuse_(decompose_(model, method.rank, exclude=["lm_head"]))
 
 
 def _measured_on(data: Data, model: Any, tokenizer: Any, wanted: list[str]) -> tuple[dict[str, Metric], list[Any]]:

@@ -236,6 +236,11 @@ class Study(Part):
         return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
+def of_chip(field: str) -> bool:
+    """Whether an axis writes this field of the chip."""
+    return field.partition(".")[0] in _CHIP_FIELDS
+
+
 def _check_field(axis: str, field: str) -> None:
     head, _, rest = field.partition(".")
     options: dict[str, type[Part]] = {"workload": Work, "method": Method}
@@ -243,7 +248,7 @@ def _check_field(axis: str, field: str) -> None:
         known = tuple(options[head].model_fields)
         if rest not in known:
             raise ValueError(f"axis {axis!r}: {field!r} is unknown; {head} has {', '.join(known)}")
-    elif field not in _RESERVED and head not in _CHIP_FIELDS:
+    elif field not in _RESERVED and not of_chip(field):
         raise ValueError(
             f"axis {axis!r}: {field!r} is unknown; choose {', '.join(_RESERVED)}, workload.*, method.*, or a field of "
             f"the chip that begins with {', '.join(_CHIP_FIELDS)}"

@@ -11,7 +11,7 @@ import yaml
 from cimphony.errors import CimphonyError, DataError
 from cimphony.record import read_record
 from cimphony.sweep import front, load_study, make_study
-from cimphony.sweep.apply import check, point_age, point_chip, point_work, shared_key
+from cimphony.sweep.apply import Point, check
 from cimphony.sweep.store import digest
 from tests.sweep.studies import COST, study
 
@@ -47,21 +47,21 @@ def test_what_a_point_is():
     fields = {"sigma": ["units.analog.cell.device.mlc.multiplicative"], "wide": ["units.analog.rows", "node"]}
     asked = study(axes={name: {"values": [value], "fields": fields.get(name, [])} for name, value in axes.items()})
     check(asked)
-    chip = point_chip(asked, {**axes, "wide": 64})
+    chip = Point(asked, {**axes, "wide": 64}).chip
     assert chip.units["analog"].cell.device["mlc"].multiplicative == 0.2
     assert (chip.units["analog"].rows, chip.node) == (64, 64)
     assert chip.units["analog"].fidelity == "effective"
-    assert point_work(asked, axes).prompt == 7
-    assert point_age(asked, axes) == 3600
+    assert Point(asked, axes).work.prompt == 7
+    assert Point(asked, axes).age == 3600
     other_chip = {**axes, "sigma": 0.1}
-    assert shared_key(asked, axes) == shared_key(asked, {**axes, "seed": 5, "age": 0})
-    assert shared_key(asked, axes)[0] == shared_key(asked, other_chip)[0]
-    assert shared_key(asked, axes) != shared_key(asked, other_chip)
+    assert Point(asked, axes).shares == Point(asked, {**axes, "seed": 5, "age": 0}).shares
+    assert Point(asked, axes).shares[0] == Point(asked, other_chip).shares[0]
+    assert Point(asked, axes).shares != Point(asked, other_chip).shares
 
 
 def test_a_method_s_rate_reaches_the_cost():
     asked = study(axes={"method.slc_rate": [0.0, 0.5]}, method={"by": "random"})
-    assert [point_chip(asked, axes).units["analog"].cell.slc_rate for axes in asked.grid()] == [0.0, 0.5]
+    assert [Point(asked, axes).chip.units["analog"].cell.slc_rate for axes in asked.grid()] == [0.0, 0.5]
 
 
 def test_ranges():
