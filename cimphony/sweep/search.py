@@ -59,6 +59,7 @@ class _Proposals:
         self._study, self._store = study, store
         self._seen: set[str] = set()
         self._shared = study.search.storage is not None
+        self._distributions = {name: _distribution(self._optuna, axis) for name, axis in study.axes.items()}
         with self._quietly():
             self._trials = self._open()
 
@@ -113,8 +114,8 @@ class _Proposals:
         found: list[tuple[Axes, Any]] = []
         repeats = 0
         while len(found) < count and repeats < _REPEATS:
-            trial = self._trials.ask()
-            axes = {name: _suggest(trial, name, axis) for name, axis in self._study.axes.items()}
+            trial = self._trials.ask(self._distributions)
+            axes = {name: _plain(axis, trial.params[name]) for name, axis in self._study.axes.items()}
             if digest(axes) in self._seen:
                 repeats += 1
                 self._tell(axes, trial)
@@ -149,11 +150,10 @@ class _Proposals:
         values, axis = self._values(axes), self._study.axes
         if values is None:
             return
-        distributions = {name: _distribution(self._optuna, one) for name, one in axis.items()}
         parameters = {name: _inside(axis[name], value) for name, value in axes.items()}
         self._trials.add_trial(
             self._optuna.trial.create_trial(
-                params=parameters, distributions=distributions, values=values, user_attrs={"point": digest(axes)}
+                params=parameters, distributions=self._distributions, values=values, user_attrs={"point": digest(axes)}
             )
         )
 
@@ -194,14 +194,9 @@ def _distribution(optuna: Any, axis: Axis) -> Any:
     return kinds.FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-def _suggest(trial: Any, name: str, axis: Axis) -> Scalar:
-    if axis.values is None and axis.whole:
-        return trial.suggest_int(name, int(axis.low or 0), int(axis.high or 0), log=axis.log)
-    if axis.values is None:
-        return trial.suggest_float(name, axis.low, axis.high, log=axis.log)
-    last = len(axis.values) - 1
-    place = trial.suggest_int(name, 0, last) if _ordered(axis) else trial.suggest_categorical(name, range(last + 1))
-    return axis.values[place]
+def _plain(axis: Axis, value: Any) -> Scalar:
+    """The value that Optuna means."""
+    return value if axis.values is None else axis.values[value]
 
 
 def _inside(axis: Axis, value: Scalar) -> Any:
