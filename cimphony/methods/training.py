@@ -29,6 +29,7 @@ def tune_(
     betas: tuple[float, float] = (0.9, 0.95),
     loss: Callable[[nn.Module, Any], Tensor] | None = None,
     before: Callable[[int], Any] | None = None,
+    rates: Mapping[str, float] | None = None,
     checkpoint: str | Path | None = None,
     save_every: int = 100,
     progress: bool = False,
@@ -40,23 +41,21 @@ def tune_(
         warm_up: steps over which the rate rises; then it falls to a tenth along a cosine.
         loss: of a model and a batch; None takes `model(**batch).loss`.
         before: called with the number of each step before it.
+        rates: others than `lr`, without decay, for parameters whose names end so.
         checkpoint: a file that the run is saved to and resumed from.
 
     Raises DataError where the checkpoint is another model's, or a loss is not finite.
     """
     parameters = [one for one in model.parameters() if one.requires_grad]
-    groups = [{"params": [one for one in parameters if one.dim() > 1], "weight_decay": weight_decay}]
-    groups.append({"params": [one for one in parameters if one.dim() <= 1], "weight_decay": 0.0})
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=betas)
+    optimiser = torch.optim.AdamW(_groups(model, weight_decay, lr, rates or {}), betas=betas)
     losses = _resume(Path(checkpoint), model, optimiser) if checkpoint and Path(checkpoint).is_file() else []
     training = model.training
     model.train()
     with Progress(disable=not progress) as bar:
         task = bar.add_task("training", total=steps, completed=len(losses))
         for step in range(len(losses), steps):
-            rate = lr * _schedule(step, steps, warm_up)
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["initial_lr"] * _schedule(step, steps, warm_up)
             if before is not None:
                 before(step)
             optimiser.zero_grad()
@@ -72,6 +71,17 @@ def tune_(
                 _save(Path(checkpoint), model, optimiser, losses)
     model.train(training)
     return losses
+
+
+def _groups(model: nn.Module, weight_decay: float, lr: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Matrices, the rest, and parameters with a rate of their own."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {(weight_decay, lr): [], (0.0, lr): []}
+    for name, one in model.named_parameters():
+        if one.requires_grad:
+            own = next((rate for ending, rate in rates.items() if name.endswith(ending)), None)
+            key = (weight_decay if one.dim() > 1 and own is None else 0.0, lr if own is None else own)
+            found.setdefault(key, []).append(one)
+    return [{"params": some, "weight_decay": decay, "initial_lr": rate} for (decay, rate), some in found.items()]
 
 
 def own_loss(model: nn.Module, batch: Batch) -> Tensor:

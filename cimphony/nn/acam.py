@@ -39,6 +39,7 @@ class Readout:
         self.acam, self.name, self.function = acam, name, function
         self.follows: str | None = None  # activation that is taken over
         self.span: tuple[float, float] | None = None  # inputs
+        self.ends: Tensor | None = None  # of the span while they are trained: [low, high], with gradients
         self.table: Table | None = None
         self.seed: int | None = None
         self.tuned: Intervals | None = None  # rows that a method chose in place of the compiled ones
@@ -107,8 +108,12 @@ class Readout:
         found = self.table(values.detach()).to(values.dtype)
         if not (torch.is_grad_enabled() and values.requires_grad):
             return found
-        ideal = self.function(values)
-        return ideal + (found - ideal).detach()
+        if self.ends is None:
+            ideal = self.function(values)
+            return ideal + (found - ideal).detach()
+        low, high = self.ends.to(values.dtype)
+        ideal = self.function(values.clamp(low, high))
+        return ideal + (found - ideal).detach() * ((high - low) / (high - low).detach())  # errors grow with the range
 
     def describe(self) -> dict[str, Any]:
         """What is applied, for the summary and the records."""

@@ -22,6 +22,7 @@ from cimphony.methods.acam_thresholds import (
 )
 from cimphony.methods.noise_aware import fit_, largest_error, largest_weight, training_seed
 from cimphony.nn import analog_layers
+from cimphony.nn.acam import Readout
 
 NOISY = {"units.analog.cell.device": {"kind": "gaussian", "additive": 0.15}, "units.analog.fidelity": "effective"}
 
@@ -124,6 +125,62 @@ def test_resumed_bit_for_bit(trained: dict[str, Any], tmp_path: Path) -> None:
     assert all(torch.equal(fresh.state_dict()[name], value) for name, value in whole.state_dict().items())
 
 
+def outlying(weights: dict[str, Any]) -> nn.Module:
+    """On a chip whose ranges an outlier has made eight times too wide."""
+    model = Net()
+    model.load_state_dict(weights)
+    cim.convert_(model.eval(), cim.load_chip("nl-dpe").replace({"units.analog.fidelity": "effective"}))
+    with cim.calibrate(model), torch.no_grad():
+        model(8 * batch(5, 512)["inputs"])
+    return model
+
+
+def test_trained_ranges_leave_outliers_out(trained: dict[str, Any]) -> None:
+    """Weights hardly move here: what is won comes from the ranges, which stay for chips to come."""
+    model = outlying(trained)
+    spans = [layer.readout.span for layer in analog_layers(model).values()]  # type: ignore[union-attr]
+    before = lost(model)
+    fit_(model, lambda step: batch(1000 + step), 60, lr=1e-9, ranges=0.05, loss=loss)
+    now = [layer.readout.span for layer in analog_layers(model).values()]  # type: ignore[union-attr]
+    assert now[0][1] < 0.5 * spans[0][1]  # type: ignore[index]
+    assert lost(model) < 0.7 * before
+    assert set(model.state_dict()) == set(trained)
+    assert all(torch.allclose(value, trained[name], atol=1e-6) for name, value in model.state_dict().items())
+
+
+def test_a_range_weighs_what_it_cuts_off_against_its_noise() -> None:
+    readout = Readout(Acam(bits=4), "layer")
+    readout.span = (-1.0, 1.0)
+    readout.program(0)
+    readout.ends = torch.tensor([-1.0, 1.0], requires_grad=True)
+    values = torch.tensor([3.0, 0.03], requires_grad=True)
+    found = readout(values)
+    (cut_off,) = torch.autograd.grad(found[0], readout.ends, retain_graph=True)
+    assert cut_off.tolist() == [0, 1]  # the end is what comes out
+    error = float((found - values).detach()[1])
+    (inside,) = torch.autograd.grad(found[1], readout.ends, retain_graph=True)
+    assert inside.tolist() == pytest.approx([-error / 2, error / 2])  # it grows with the width, 2
+    assert torch.autograd.grad(found.sum(), values)[0].tolist() == [0, 1]
+
+
+def test_trained_ranges_are_resumed(trained: dict[str, Any], tmp_path: Path) -> None:
+    kept, how = tmp_path / "run.safetensors", {"ranges": 0.02, "loss": loss}
+
+    def breaks(step: int) -> dict[str, Tensor]:
+        if step == 5:
+            raise KeyboardInterrupt
+        return batch(step)
+
+    whole, model, fresh = (outlying(trained) for _ in range(3))
+    expected = fit_(whole, batch, 8, **how)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        fit_(model, breaks, 8, checkpoint=kept, save_every=2, **how)  # type: ignore[arg-type]
+    assert set(model.state_dict()) == set(trained)
+    assert fit_(fresh, batch, 8, checkpoint=kept, save_every=2, **how) == expected  # type: ignore[arg-type]
+    spans = [[layer.readout.span for layer in analog_layers(one).values()] for one in (whole, fresh)]  # type: ignore[union-attr]
+    assert spans[0] == spans[1]
+
+
 def test_regularisers(trained: dict[str, Any]) -> None:
     model = cim.program_(on(noisy("hyflexpim"), trained), seed=1)
     weights = {name: layer.weight for name, layer in analog_layers(model).items()}
@@ -198,6 +255,8 @@ def test_tuned_rows_are_programmed_saved_and_forgotten(trained: dict[str, Any], 
 def test_errors(trained: dict[str, Any]) -> None:
     with pytest.raises(StateError, match="convert_"):
         fit_(Net(), batch, 1, loss=loss)
+    with pytest.raises(StateError, match="no range"):
+        fit_(cim.convert_(Net(), cim.load_chip("nl-dpe")), batch, 1, loss=loss, ranges=0.02)
     with pytest.raises(StateError, match="ACAM readout"):
         tune_acams_(on(noisy("hyflexpim"), trained))
     with pytest.raises(DataError, match="exact"):
