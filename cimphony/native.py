@@ -23,7 +23,7 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cim_unpack_cells": (_p, _i64, _i64, _i64, _p),
     "cim_pack_inputs": (_p, _i64, _i64, _i64, _i32, _i32, _i32, _i32, _p),
     "cim_read_tables": (_p, _p, _i32, _i32, _i32, _i64, _i64, _i64, _p),
-    "cim_read_token": (_p, _p, _p, _i32, _i64, _i64, _p),
+    "cim_read_token": (_p, _p, _i64, _p, _i32, _i64, _i64, _p),
     "cim_read_direct": (_p, _p, _p, _i64, _i64, _p),
     "cim_random": (_u32, _u32, _i64, _i64, _p, _p, _p),
 }

@@ -20,13 +20,13 @@ struct Converter {
     int32_t rounding, multiplier, shift, low, high;
 };
 
-// Cells as the kernels read them. A conductance is 256 * level + rest; the level is base plus bit planes.
+// Cells as the kernels read them. A conductance is 256 * level + error; a level is base plus bit planes.
 struct Cells {
     int64_t rows, columns, slices, rows_per_block;
-    const int8_t *rest;       // [tile, block, slice, row, TILE]
-    const uint32_t *planes;   // [tile, block, slice, row, plane]: a bit for each column of a tile
-    const int32_t *factor;    // [slice, block, padded column]: place value with its signs
-    int32_t plane_count, base, only_levels;  // only_levels: every rest is 0, levels and their sums fit a byte
+    const uint32_t *panels;    // [tile, block, slice]; see Panel
+    const int32_t *places;     // [slice], place values with their signs
+    const uint32_t *inverted;  // [slice, block, tile], a bit for each column whose place value is negated; null: none is
+    int32_t plane_count, base, only_levels;  // only_levels: every error is 0, levels and their sums fit a byte
     Converter converter;
 };
 
@@ -71,8 +71,8 @@ EXPORT void cim_pack_inputs(const int64_t *inputs, int64_t tokens, int64_t rows,
 EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chunk_count, int32_t group, int32_t entry_bytes,
                             int64_t tokens,
                             int64_t first_tile, int64_t last_tile, int32_t *result);
-EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, const Chunk *chunks, int32_t chunk_count,
-                           int64_t first_tile, int64_t last_tile, int32_t *result);
+EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, int64_t tokens, const Chunk *chunks,
+                           int32_t chunk_count, int64_t first_tile, int64_t last_tile, int32_t *result);
 EXPORT void cim_random(uint32_t key0, uint32_t key1, int64_t start, int64_t count, const int32_t *value,
                        const int32_t *difference, int32_t *result);
 EXPORT void cim_read_direct(const Cells *cells, const Digits *digits, const Noise *noise, int64_t first_tile,

@@ -3,96 +3,96 @@
 #include "cimphony.h"
 #include "simd.h"
 
-constexpr int AHEAD = 128;  // rows fetched before they are needed
+constexpr uint32_t BIT[32] = {1u << 0,  1u << 1,  1u << 2,  1u << 3,  1u << 4,  1u << 5,  1u << 6,  1u << 7,
+                              1u << 8,  1u << 9,  1u << 10, 1u << 11, 1u << 12, 1u << 13, 1u << 14, 1u << 15,
+                              1u << 16, 1u << 17, 1u << 18, 1u << 19, 1u << 20, 1u << 21, 1u << 22, 1u << 23,
+                              1u << 24, 1u << 25, 1u << 26, 1u << 27, 1u << 28, 1u << 29, 1u << 30, 1u << 31};
 
-// Packed rows of one block, slice and tile.
-struct Rows {
-    const int8_t *rest;
-    const uint32_t *planes;
-    int plane_count;
-    int base;
+// The cells of one tile, block and slice.
+struct Panel {
+    const uint32_t *levels;  // [plane, word, TILE], the highest plane first: a bit for each of 32 rows
+    const uint32_t *errors;  // [quad, TILE]: a byte for each of four rows; null where every cell is on a level
+    int64_t words, quads;
+    int planes, base;
 
-    Rows(const Cells &cells, int64_t first)
-        : rest(cells.rest + first * TILE), planes(cells.planes + first * cells.plane_count),
-          plane_count(cells.plane_count), base(cells.base) {}
-
-    // How many planes there are, where it is not known beforehand.
-    template <int PLANES> int count() const { return PLANES == 0 ? plane_count : PLANES; }
-
-    // sum += conductances of columns LANES * half and on, less 256 * base.
-    template <int PLANES = 0> inline void add(u16x16 &sum, int64_t row, int half) const {
-        sum += (u16x16)widen(load<s8x16>(rest + row * TILE + half * LANES));
-        add_where(sum, planes[row * count<PLANES>()] >> (half * LANES), 256);
-        for (int plane = 1; plane < count<PLANES>(); plane++)
-            add_where(sum, planes[row * count<PLANES>() + plane] >> (half * LANES), (uint16_t)(256 << plane));
+    Panel(const Cells &c, int64_t tile, int64_t block, int64_t slice) : planes(c.plane_count), base(c.base) {
+        const int64_t last = (c.rows - 1) / c.rows_per_block;
+        const int64_t full = numbers(c, c.rows_per_block), short_one = numbers(c, c.rows - last * c.rows_per_block);
+        const int64_t rows = block < last ? c.rows_per_block : c.rows - last * c.rows_per_block;
+        words = (rows + 31) / 32, quads = (rows + 3) / 4;
+        levels = c.panels + (tile * (last * full + short_one) + block * full) * c.slices +
+                 slice * (block < last ? full : short_one);
+        errors = c.only_levels ? nullptr : levels + words * planes * TILE;
     }
 
-    // Conductances of columns LANES * half and on.
-    inline u16x16 conductance(int64_t row, int half) const {
-        u16x16 value = u16x16{} + (uint16_t)(256 * base);
-        add(value, row, half);
-        return value;
+    // Of a panel with so many rows.
+    static int64_t numbers(const Cells &c, int64_t rows) {
+        return TILE * ((rows + 31) / 32 * c.plane_count + (c.only_levels ? 0 : (rows + 3) / 4));
     }
 
-#if defined(__AVX512BW__)
-    // The same for all columns of the tile.
-    template <int PLANES = 0> inline void add(u16x32 &sum, int64_t row) const {
-        sum += (u16x32)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(rest + row * TILE)));
-        add_where(sum, planes[row * count<PLANES>()], 256);
-        for (int plane = 1; plane < count<PLANES>(); plane++)
-            add_where(sum, planes[row * count<PLANES>() + plane], (uint16_t)(256 << plane));
+    // Conductances of four rows, columns LANES * half and on.
+    inline void conductances(int64_t quad, int half, u16x16 *row) const {
+        split(errors ? load<u32x16>(errors + quad * TILE + half * LANES) : u32x16{}, row);
+        const uint32_t *word = levels + quad / 8 * TILE + half * LANES;
+        add_levels(row, word, quad, (uint16_t)(256 << (planes - 1)));
+        for (int plane = planes - 2; plane >= 0; plane--)
+            add_levels(row, word += words * TILE, quad, (uint16_t)(256 << plane));
+        if (base)
+            for (int k = 0; k < 4; k++) row[k] += (uint16_t)(256 * base);
     }
 
-    // Conductances of all columns of the tile.
-    inline u16x32 conductances(int64_t row) const {
-        __builtin_prefetch(rest + (row + AHEAD) * TILE);
-        u16x32 value = u16x32{} + (uint16_t)(256 * base);
-        add(value, row);
-        return value;
-    }
-#endif
-
-    // sum += levels of all columns of the tile, less the base.
-    template <int PLANES = 0> inline void add(u8x32 &sum, int64_t row) const {
-        add_where(sum, planes[row * count<PLANES>()], 1);
-        for (int plane = 1; plane < count<PLANES>(); plane++)
-            add_where(sum, planes[row * count<PLANES>() + plane], (uint8_t)(1 << plane));
+    // Levels of all columns.
+    void all_levels(u8x32 *to) const {
+        for (int64_t row = 0; row < 4 * quads; row++) {
+            u8x32 sum = u8x32{} + (uint8_t)base;
+            const uint32_t *word = levels + row / 32 * TILE;
+            for (int plane = planes - 1; plane >= 0; plane--, word += words * TILE)
+                add_where(sum, word, BIT[row % 32], (uint8_t)(1 << plane));
+            to[row] = sum;
+        }
     }
 
-    // Levels of all columns of the tile.
-    inline u8x32 level(int64_t row) const {
-        u8x32 value = u8x32{} + (uint8_t)base;
-        add(value, row);
-        return value;
+private:
+    // Each signed byte of four as 16 bits.
+    static inline void split(u32x16 four, u16x16 *row) {
+        const s32x16 even = (s32x16)((s16x32)(four << 8) >> 8), odd = (s32x16)((s16x32)four >> 8);
+        row[0] = (u16x16)narrow(even), row[1] = (u16x16)narrow(odd);
+        row[2] = (u16x16)narrow(even >> 16), row[3] = (u16x16)narrow(odd >> 16);
     }
 
-#if defined(__AVX512BW__)
-    static inline void add_where(u16x32 &sum, uint32_t bits, uint16_t value) {
-        sum = (u16x32)_mm512_mask_add_epi16((__m512i)sum, (__mmask32)bits, (__m512i)sum, _mm512_set1_epi16((short)value));
+    static inline void add_levels(u16x16 *row, const uint32_t *word, int64_t quad, uint16_t value) {
+        const u32x16 level = load<u32x16>(word);
+        for (int k = 0; k < 4; k++) add_where(row[k], level, BIT[quad % 8 * 4 + k], value);
     }
-#endif
 
-    // sum += value in the lanes whose bit is set.
-    static inline void add_where(u16x16 &sum, uint32_t bits, uint16_t value) {
+    // sum += value in the lanes whose word has the bit.
+    static inline void add_where(u16x16 &sum, u32x16 words, uint32_t bit, uint16_t value) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
-        const __m256i step = _mm256_set1_epi16((short)value);
-        sum = (u16x16)_mm256_mask_add_epi16((__m256i)sum, (__mmask16)bits, (__m256i)sum, step);
+        const __mmask16 here = _mm512_test_epi32_mask((__m512i)words, _mm512_set1_epi32((int)bit));
+        sum = (u16x16)_mm256_mask_add_epi16((__m256i)sum, here, (__m256i)sum, _mm256_set1_epi16((short)value));
 #else
-        constexpr u16x16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-        sum += (u16x16)(((u16x16{} + (uint16_t)bits) & bit) == bit) & value;
+        sum += (u16x16)narrow((words & bit) != 0) & value;
 #endif
     }
 
-    static inline void add_where(u8x32 &sum, uint32_t bits, uint8_t value) {
+    static inline void add_where(u8x32 &sum, const uint32_t *words, uint32_t bit, uint8_t value) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
-        const __m256i step = _mm256_set1_epi8((char)value);
-        sum = (u8x32)_mm256_mask_add_epi8((__m256i)sum, (__mmask32)bits, (__m256i)sum, step);
+        const __m512i wanted = _mm512_set1_epi32((int)bit);
+        const __mmask16 low = _mm512_test_epi32_mask(_mm512_loadu_si512(words), wanted);
+        const __mmask16 high = _mm512_test_epi32_mask(_mm512_loadu_si512(words + LANES), wanted);
+        const __mmask32 here = _mm512_kunpackw(high, low);
+        sum = (u8x32)_mm256_mask_add_epi8((__m256i)sum, here, (__m256i)sum, _mm256_set1_epi8((char)value));
 #else
-        constexpr u8x32 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128,
-                               1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-        uint8_t spread[32];
-        for (int i = 0; i < 32; i++) spread[i] = (uint8_t)(bits >> (i / 8 * 8));
-        sum += (u8x32)((load<u8x32>(spread) & bit) == bit) & value;
+        u8x32 add;
+        for (int i = 0; i < TILE; i++) add[i] = words[i] & bit ? value : 0;
+        sum += add;
 #endif
     }
 };
+
+// Place value of a slice for `count` columns from `column` on, negative where they are stored inverted.
+static inline void weigh(const Cells &c, int64_t slice, int64_t block, int64_t column, int count, int32_t *factor) {
+    const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block, tiles = (c.columns + TILE - 1) / TILE;
+    const uint32_t inverted = c.inverted ? c.inverted[(slice * blocks + block) * tiles + column / TILE] >> column % TILE : 0;
+    for (int i = 0; i < count; i++) factor[i] = inverted >> i & 1 ? -c.places[slice] : c.places[slice];
+}

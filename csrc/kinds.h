@@ -38,11 +38,9 @@ template <int ROUNDING> struct Convert {
 struct Conductances {
     typedef u16x16 Vector;
     static constexpr int parts = 1;
-    static inline Vector row(const Rows &rows, int64_t row, int half) { return rows.conductance(row, half); }
-    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int half) {
-        rows.add<PLANES>(sum, row, half);
+    static void rows(const Panel &panel, int half, Vector *to) {
+        for (int64_t quad = 0; quad < panel.quads; quad++) panel.conductances(quad, half, to + 4 * quad);
     }
-    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint16_t)(256 * rows.base * (int)count); }
     static inline Vector start(u16x16 start) { return start; }
     static inline u16x16 part(Vector sum, int, u16x16) { return sum; }
 };
@@ -52,14 +50,17 @@ struct Conductances {
 struct WideConductances {
     typedef u16x32 Vector;
     static constexpr int parts = 2;
-    static inline Vector row(const Rows &rows, int64_t row, int) { return rows.conductances(row); }
-    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int) {
-        rows.add<PLANES>(sum, row);
+    static inline Vector join(u16x16 low, u16x16 high) {
+        return (Vector)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)low), (__m256i)high, 1);
     }
-    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint16_t)(256 * rows.base * (int)count); }
-    static inline Vector start(u16x16 start) {
-        return (Vector)_mm512_inserti64x4(_mm512_castsi256_si512((__m256i)start), (__m256i)start, 1);
+    static void rows(const Panel &panel, int, Vector *to) {
+        for (int64_t quad = 0; quad < panel.quads; quad++) {
+            u16x16 low[4], high[4];
+            panel.conductances(quad, 0, low), panel.conductances(quad, 1, high);
+            for (int k = 0; k < 4; k++) *to++ = join(low[k], high[k]);
+        }
     }
+    static inline Vector start(u16x16 start) { return join(start, start); }
     static inline u16x16 part(Vector sum, int which, u16x16) {
         return (u16x16)(which ? _mm512_extracti64x4_epi64((__m512i)sum, 1) : _mm512_castsi512_si256((__m512i)sum));
     }
@@ -72,11 +73,7 @@ typedef Conductances WideConductances;
 struct Levels {
     typedef u8x32 Vector;
     static constexpr int parts = 2;
-    static inline Vector row(const Rows &rows, int64_t row, int) { return rows.level(row); }
-    template <int PLANES> static inline void add(Vector &sum, const Rows &rows, int64_t row, int) {
-        rows.add<PLANES>(sum, row);
-    }
-    static inline Vector base(const Rows &rows, uint32_t count) { return Vector{} + (uint8_t)(rows.base * (int)count); }
+    static void rows(const Panel &panel, int, Vector *to) { panel.all_levels(to); }
     static inline Vector start(u16x16) { return Vector{}; }
     static inline u16x16 part(Vector sum, int which, u16x16 start) {
         union { Vector whole; u8x16 half[2]; } both = {sum};

@@ -2,12 +2,14 @@
 #include <algorithm>
 
 #include "cimphony.h"
+#include "expand.h"
 
 EXPORT int cim_instruction_set() {
 #if defined(__x86_64__) && defined(__GNUC__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512vnni") &&
+        __builtin_cpu_supports("avx512vpopcntdq"))
         return 4;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) return 3;
 #endif
@@ -43,58 +45,54 @@ EXPORT void cim_bounds(const int16_t *conductance, int64_t slices, int64_t rows,
     result[0] = low, result[1] = high, result[2] = bottom, result[3] = top, result[4] = between != 0;
 }
 
-static void pack_row(const int16_t *from, int64_t width, const Cells &cells, int8_t *rest, uint32_t *planes) {
-    int16_t value[TILE];
-    uint8_t above[TILE];
-    std::fill(value, value + TILE, (int16_t)(256 * cells.base));
-    std::copy(from, from + width, value);
-    for (int i = 0; i < TILE; i++) {
-        const int level = (value[i] + 128) >> 8;
-        rest[i] = (int8_t)(value[i] - 256 * level);
-        above[i] = (uint8_t)(level - cells.base);
-    }
-    for (int plane = 0; plane < cells.plane_count; plane++) {
-        uint32_t bits = 0;
-        for (int i = 0; i < TILE; i++) bits |= (uint32_t)(above[i] >> plane & 1) << i;
-        planes[plane] = bits;
-    }
+// Calls `with(panel, slice, first row, rows)` for every panel of a tile.
+template <class With> static void each_panel(const Cells &c, int64_t tile, With with) {
+    for (int64_t first = 0; first < c.rows; first += c.rows_per_block)
+        for (int64_t slice = 0; slice < c.slices; slice++)
+            with(Panel(c, tile, first / c.rows_per_block, slice), slice, first, std::min(c.rows_per_block, c.rows - first));
 }
 
-// Row (tile, block, slice, row in block) of the packed layout; blocks before the last one are full.
+// Adds a row to a panel of zeros.
+static void pack_row(const int16_t *from, int64_t width, const Panel &panel, int64_t row) {
+    int16_t value[TILE];
+    std::fill(value, value + TILE, (int16_t)(256 * panel.base));
+    std::copy(from, from + width, value);
+    uint32_t *levels = const_cast<uint32_t *>(panel.levels) + row / 32 * TILE;
+    uint32_t *errors = const_cast<uint32_t *>(panel.errors) + row / 4 * TILE;
+    for (int plane = 0; plane < panel.planes; plane++, levels += panel.words * TILE)
+        for (int i = 0; i < TILE; i++) {
+            const uint32_t above = (uint32_t)(((value[i] + 128) >> 8) - panel.base);
+            levels[i] |= (above >> (panel.planes - 1 - plane) & 1) << row % 32;
+        }
+    if (panel.errors)
+        for (int i = 0; i < TILE; i++) errors[i] |= (uint32_t)(((value[i] + 128) & 255) ^ 128) << row % 4 * 8;
+}
+
 EXPORT void cim_pack_cells(const int16_t *conductance, const Cells *cells, int64_t first_tile, int64_t last_tile) {
     const Cells &c = *cells;
-    int8_t *rest = const_cast<int8_t *>(c.rest) + first_tile * c.slices * c.rows * TILE;
-    uint32_t *planes = const_cast<uint32_t *>(c.planes) + first_tile * c.slices * c.rows * c.plane_count;
     for (int64_t tile = first_tile; tile < last_tile; tile++)
-        for (int64_t first = 0; first < c.rows; first += c.rows_per_block)
-            for (int64_t slice = 0; slice < c.slices; slice++)
-                for (int64_t row = first; row < std::min(first + c.rows_per_block, c.rows); row++) {
-                    const int16_t *from = conductance + (slice * c.rows + row) * c.columns + tile * TILE;
-                    pack_row(from, std::min<int64_t>(TILE, c.columns - tile * TILE), c, rest, planes);
-                    rest += TILE;
-                    planes += c.plane_count;
-                }
+        each_panel(c, tile, [&](const Panel &panel, int64_t slice, int64_t first, int64_t rows) {
+            const int16_t *values = conductance + (slice * c.rows + first) * c.columns + tile * TILE;
+            for (int64_t row = 0; row < rows; row++, values += c.columns)
+                pack_row(values, std::min<int64_t>(TILE, c.columns - tile * TILE), panel, row);
+        });
 }
 
 // The conductances [slice, row, column] of packed cells, `columns` of them, back.
 EXPORT void cim_unpack_cells(const Cells *cells, int64_t columns, int64_t first_tile, int64_t last_tile,
                              int16_t *conductance) {
     const Cells &c = *cells;
-    const int8_t *rest = c.rest + first_tile * c.slices * c.rows * TILE;
-    const uint32_t *planes = c.planes + first_tile * c.slices * c.rows * c.plane_count;
     for (int64_t tile = first_tile; tile < last_tile; tile++)
-        for (int64_t first = 0; first < c.rows; first += c.rows_per_block)
-            for (int64_t slice = 0; slice < c.slices; slice++)
-                for (int64_t row = first; row < std::min(first + c.rows_per_block, c.rows); row++) {
-                    int16_t *to = conductance + (slice * c.rows + row) * columns + tile * TILE;
-                    for (int64_t i = 0; i < std::min<int64_t>(TILE, columns - tile * TILE); i++) {
-                        int level = c.base;
-                        for (int plane = 0; plane < c.plane_count; plane++) level += (planes[plane] >> i & 1) << plane;
-                        to[i] = (int16_t)(256 * level + rest[i]);
-                    }
-                    rest += TILE;
-                    planes += c.plane_count;
+        each_panel(c, tile, [&](const Panel &panel, int64_t slice, int64_t first, int64_t rows) {
+            const int64_t width = columns - tile * TILE;
+            int16_t *to = conductance + (slice * c.rows + first) * columns + tile * TILE;
+            u16x16 four[4];
+            for (int half = 0; half < 2 && width > half * LANES; half++)
+                for (int64_t row = 0; row < rows; row++) {
+                    if (row % 4 == 0) panel.conductances(row / 4, half, four);
+                    memcpy(to + row * columns + half * LANES, four + row % 4, 2 * std::min<int64_t>(LANES, width - half * LANES));
                 }
+        });
 }
 
 // Byte i bit j -> byte j bit i (Hacker's Delight, section 7-3).

@@ -117,11 +117,12 @@ struct Scratch {
 };
 
 void load_cells(const Cells &c, const Part &part, std::vector<s16x32> &to) {
-    const Rows packed(c, (part.column / TILE * c.rows + part.first_row) * c.slices + part.slice * part.rows);
-    const int half = (int)(part.column % TILE / LANES);
-    for (int64_t row = 0; row < part.rows; row += 2) {
-        const u16x16 next = row + 1 < part.rows ? packed.conductance(row + 1, half) : u16x16{};
-        to[row / 2] = interleave(packed.conductance(row, half), next);
+    const Panel panel(c, part.column / TILE, part.block, part.slice);
+    for (int64_t quad = 0; quad < panel.quads; quad++) {
+        u16x16 row[4];
+        panel.conductances(quad, (int)(part.column % TILE / LANES), row);
+        for (int64_t k = 4 * quad; k < std::min(part.rows, 4 * quad + 4); k += 2)
+            to[k / 2] = interleave(row[k % 4], k + 1 < part.rows ? row[k % 4 + 1] : u16x16{});
     }
 }
 
@@ -190,9 +191,8 @@ void convert(const Read &read, const Part &part, int64_t digit, const int32_t *f
 void read_part(const Read &read, const Part &part, Scratch &scratch) {
     const Cells &c = read.cells;
     const Digits &d = read.digits;
-    const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
-    const int64_t padded = (c.columns + TILE - 1) / TILE * TILE;
-    const int32_t *factor = c.factor + (part.slice * blocks + part.block) * padded + part.column;
+    int32_t factor[LANES];
+    weigh(c, part.slice, part.block, part.column, LANES, factor);
     add_up(read, part, part.tokens * d.count, scratch);
     for (int64_t digit = 0; digit < d.count; digit++) {
         if (read.noise != nullptr) {

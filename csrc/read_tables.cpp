@@ -14,9 +14,10 @@ namespace {
 
 constexpr int TOKENS = 256;  // tokens whose totals stay in cache
 
-// Totals of `tokens` tokens read against one block and slice, all bits of a chunk together.
+// Totals of `tokens` tokens read against one block and slice, all bits of a chunk together. Not inlined: every sum
+// has a register only while nothing else wants one.
 template <class Kind, class Conv, int BITS>
-void read_block(const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
+__attribute__((noinline)) void read_block(const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
                 int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
     typedef typename Kind::Vector Vector;
     for (int64_t token = 0; token < tokens; token++, totals += LANES * Kind::parts) {
@@ -57,32 +58,28 @@ void read_bits(int bits, const Conv &convert, const char *table, int64_t stride,
 }
 
 // The sums of all subsets of each group of rows; the last group may be shorter. Entry 0 of a group is zero for good.
-template <class Kind, int GROUP>
-void make_tables(const Rows &rows, int64_t count, int half, typename Kind::Vector *table) {
-    typedef typename Kind::Vector Vector;
-    int64_t row = 0;
-    for (; row + GROUP <= count; row += GROUP, table += 1 << GROUP) {
+template <class Vector, int GROUP> void make_tables(const Vector *rows, int64_t count, Vector *table) {
+    for (; count >= GROUP; count -= GROUP, rows += GROUP, table += 1 << GROUP) {
 #pragma GCC unroll 6
         for (int i = 0; i < GROUP; i++) {
-            const Vector next = table[1 << i] = Kind::row(rows, row + i, half);
+            const Vector next = table[1 << i] = rows[i];
 #pragma GCC unroll 3
             for (int k = 1; k < 1 << i; k++) table[k + (1 << i)] = table[k] + next;
         }
     }
-    for (int i = 0; row + i < count; i++) {
-        const Vector next = table[1 << i] = Kind::row(rows, row + i, half);
+    for (int i = 0; i < count; i++) {
+        const Vector next = table[1 << i] = rows[i];
         for (int k = 1; k < 1 << i; k++) table[k + (1 << i)] = table[k] + next;
     }
 }
 
-template <class Kind>
-void make_tables(const Rows &rows, int64_t count, int half, int group, typename Kind::Vector *table) {
+template <class Vector> void make_tables(const Vector *rows, int64_t count, int group, Vector *table) {
     switch (group) {
-        case 2: return make_tables<Kind, 2>(rows, count, half, table);
-        case 3: return make_tables<Kind, 3>(rows, count, half, table);
-        case 4: return make_tables<Kind, 4>(rows, count, half, table);
-        case 5: return make_tables<Kind, 5>(rows, count, half, table);
-        case 6: return make_tables<Kind, 6>(rows, count, half, table);
+        case 2: return make_tables<Vector, 2>(rows, count, table);
+        case 3: return make_tables<Vector, 3>(rows, count, table);
+        case 4: return make_tables<Vector, 4>(rows, count, table);
+        case 5: return make_tables<Vector, 5>(rows, count, table);
+        case 6: return make_tables<Vector, 6>(rows, count, table);
     }
 }
 
@@ -95,10 +92,11 @@ struct Read {
 };
 
 template <class Kind> struct Scratch {
-    std::vector<typename Kind::Vector> table;
+    std::vector<typename Kind::Vector> table, rows;
     std::vector<int32_t> totals;
     Scratch(int64_t rows_per_block, int group)
-        : table(((rows_per_block + group - 1) / group) << group), totals(TOKENS * LANES * Kind::parts) {}
+        : table(((rows_per_block + group - 1) / group) << group), rows((rows_per_block + 3) / 4 * 4),
+          totals(TOKENS * LANES * Kind::parts) {}
 };
 
 // Columns `column` and on, tokens `from` and on, as many as fit the scratch.
@@ -108,7 +106,7 @@ void read_columns(const Read &read, const Conv &convert, int64_t column, int64_t
     const Cells &c = read.cells;
     const int64_t count = std::min<int64_t>(TOKENS, read.tokens - from), tile = column / TILE;
     const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
-    const int64_t padded = (c.columns + TILE - 1) / TILE * TILE, width = std::min<int64_t>(lanes, c.columns - column);
+    const int64_t width = std::min<int64_t>(lanes, c.columns - column);
     const int64_t stride = sizeof(typename Kind::Vector) << read.group;
     std::fill(scratch.totals.begin(), scratch.totals.end(), 0);
     int64_t words_before = 0;
@@ -116,13 +114,13 @@ void read_columns(const Read &read, const Conv &convert, int64_t column, int64_t
         const int64_t first = block * c.rows_per_block, rows = std::min(c.rows_per_block, c.rows - first);
         const int64_t groups = (rows + read.group - 1) / read.group;
         for (int64_t slice = 0; slice < c.slices; slice++) {
-            const Rows packed(c, (tile * c.rows + first) * c.slices + slice * rows);
-            make_tables<Kind>(packed, rows, (int)(column % TILE / LANES), read.group, scratch.table.data());
+            Kind::rows(Panel(c, tile, block, slice), (int)(column % TILE / LANES), scratch.rows.data());
+            make_tables(scratch.rows.data(), rows, read.group, scratch.table.data());
             for (int32_t k = 0; k < read.chunk_count; k++) {
                 const Chunk &chunk = read.chunks[k];
                 int32_t factor[lanes];
-                for (int i = 0; i < lanes; i++)
-                    factor[i] = c.factor[(slice * blocks + block) * padded + column + i] * chunk.place;
+                weigh(c, slice, block, column, lanes, factor);
+                for (int i = 0; i < lanes; i++) factor[i] *= chunk.place;
                 read_bits<Kind>(chunk.bits, convert, (const char *)scratch.table.data(), stride,
                                 chunk.words + words_before + from * groups, groups, count, chunk.negative_top, factor,
                                 scratch.totals.data());

@@ -1,8 +1,7 @@
-// The read of one token with bit-serial inputs: no tables, which would cost more than they save.
+// The read of a token or two with bit-serial inputs: no tables, which would cost more than they save.
 //
-// Rows are sorted by the value of four of their input bits at once. The cells of rows with the same value are summed
-// (two additions a row for eight bits), and a value's sum joins the sums of the bits that the value has. Cells are
-// read once, in the order of memory, which is what one token waits for.
+// Cells are read once, in the order of memory. An instruction adds four rows of 16 columns, for one input bit, in 32
+// bits; levels are bits and are counted 32 rows at a time.
 #include <algorithm>
 #include <vector>
 
@@ -11,187 +10,141 @@
 
 namespace {
 
-constexpr int WINDOW = 4;  // bits sorted by together
-constexpr int VALUES = 1 << WINDOW;
-constexpr int64_t FETCHED = 2048;  // rows fetched before they are needed
+#if defined(__AVX512VNNI__)
+constexpr int SIDE_BY_SIDE = 2;  // halves of a tile, with all sums in registers
+#else
+constexpr int SIDE_BY_SIDE = 1;
+#endif
 
-// Rows of every block sorted by a window of their bits; those with no bit set are left out.
-struct Order {
-    std::vector<uint32_t> rows;              // [block, row]
-    std::vector<uint32_t> first;             // [block, value], where rows with that value begin
-    Order(const int64_t *inputs, const Cells &c, int low_bit, int bits) : rows(c.rows) {
-        const uint32_t mask = (1u << bits) - 1;
-        first.resize((c.rows + c.rows_per_block - 1) / c.rows_per_block * (VALUES + 1));
-        uint32_t *at = first.data();
-        for (int64_t start = 0; start < c.rows; start += c.rows_per_block, at += VALUES + 1) {
-            const int64_t count = std::min(c.rows_per_block, c.rows - start);
-            uint32_t found[VALUES] = {};
-            for (int64_t row = 0; row < count; row++) found[inputs[start + row] >> low_bit & mask]++;
-            at[0] = at[1] = 0;
-            for (int value = 1; value < VALUES; value++) at[value + 1] = at[value] + found[value];
-            uint32_t next[VALUES];
-            std::copy(at, at + VALUES, next);
-            for (int64_t row = 0; row < count; row++) {
-                const uint32_t value = inputs[start + row] >> low_bit & mask;
-                if (value != 0) rows[start + next[value]++] = (uint32_t)row;
+// Eight input bits (lanes) of the rows: a byte of a quad, or a bit of a word, is 1 where a row has the bit.
+struct Selected {
+    std::vector<u32x8> quads, words;  // [block, quad or word]
+    std::vector<s32x8> counts;        // [block], rows that have the bit
+    int64_t block_quads, block_words;
+
+    Selected(const int64_t *inputs, const Cells &c, int low_bit)
+        : block_quads((c.rows_per_block + 3) / 4), block_words((c.rows_per_block + 31) / 32) {
+        const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
+        quads.resize(blocks * block_quads), words.resize(blocks * block_words), counts.resize(blocks);
+        constexpr u32x8 each = {0, 1, 2, 3, 4, 5, 6, 7};
+        for (int64_t block = 0; block < blocks; block++)
+            for (int64_t row = 0; row < std::min(c.rows_per_block, c.rows - block * c.rows_per_block); row++) {
+                const int64_t input = inputs[block * c.rows_per_block + row];
+                const u32x8 bits = (u32x8{} + (uint32_t)(input >> low_bit)) >> each & 1;
+                quads[block * block_quads + row / 4] |= bits << (uint32_t)(row % 4 * 8);
+                words[block * block_words + row / 32] |= bits << (uint32_t)(row % 32);
+                counts[block] += (s32x8)bits;
             }
-        }
     }
-};
-
-// Fetches what is read later, a few lines at a time: bursts would wait for one another.
-struct Fetch {
-    const char *rest, *planes;
-    int rest_lines, plane_lines;  // in one step
-
-    Fetch(const Cells &c, int64_t from, int64_t rows, int64_t steps) {
-        rest = (const char *)(c.rest + (from + FETCHED) * TILE);
-        planes = (const char *)(c.planes + (from + FETCHED) * c.plane_count);
-        rest_lines = c.only_levels ? 0 : (int)((rows * TILE / 64 + steps - 1) / steps);
-        plane_lines = (int)((rows * 4 * c.plane_count / 64 + steps - 1) / steps);
-    }
-    inline void step() {
-        for (int i = 0; i < rest_lines; i++, rest += 64) __builtin_prefetch(rest, 0, 2);
-        for (int i = 0; i < plane_lines; i++, planes += 64) __builtin_prefetch(planes, 0, 2);
-    }
-};
-
-// Sums of the cells of the rows in which a bit is set, for all bits of a window and a few slices side by side: the
-// lengths of the loops are hard to foresee, so every one of them should do much.
-template <class Kind, int PLANES, int SLICES>
-__attribute__((noinline)) void add_window(Fetch &ahead, const Rows &cells, int64_t stride, int half, const uint32_t *rows,
-                                            const uint32_t *first, typename Kind::Vector (*sums)[2 * WINDOW]) {
-    typedef typename Kind::Vector Vector;
-    const Rows packed = cells;  // copies, which stay in registers
-    Fetch fetch = ahead;
-    Vector total[SLICES][WINDOW] = {};
-#pragma GCC unroll 16
-    for (int value = 1; value < VALUES; value++) {
-        const uint32_t from = first[value], to = first[value + 1];
-        Vector sum[SLICES];
-        fetch.step();
-        for (int s = 0; s < SLICES; s++) sum[s] = Kind::base(packed, to - from);
-        for (uint32_t k = from; k < to; k++)
-#pragma GCC unroll 4
-            for (int s = 0; s < SLICES; s++) Kind::template add<PLANES>(sum[s], packed, rows[k] + s * stride, half);
-#pragma GCC unroll 4
-        for (int s = 0; s < SLICES; s++)
-#pragma GCC unroll 4
-            for (int bit = 0; bit < WINDOW; bit++)
-                if (value >> bit & 1) total[s][bit] += sum[s];
-    }
-    for (int s = 0; s < SLICES; s++)
-        for (int bit = 0; bit < WINDOW; bit++) sums[s][bit] += total[s][bit];
-    ahead = fetch;
-}
-
-struct Part {
-    const Chunk &chunk;
-    std::vector<Order> windows;
 };
 
 struct Read {
     const Cells &cells;
-    const std::vector<Part> &parts;
+    const Chunk *chunks;
+    int32_t chunk_count;
+    int64_t tokens;
+    const std::vector<Selected> &selected;  // [token, chunk]
     int32_t *result;
 };
 
-// Totals of the columns of a tile, with all bits of a chunk, from slices `slice` and on.
-template <class Kind, int PLANES, int SLICES, class Conv>
-void read_slices(const Read &read, const Conv &convert, const Part &part, int64_t tile, int64_t block, int64_t slice,
-                 int32_t *totals) {
-    typedef typename Kind::Vector Vector;
-    const Cells &c = read.cells;
-    const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
-    const int64_t padded = (c.columns + TILE - 1) / TILE * TILE;
-    const int64_t first = block * c.rows_per_block, rows = std::min(c.rows_per_block, c.rows - first);
-    const int64_t steps = (VALUES - 1) * part.windows.size() * (TILE / LANES / Kind::parts);
-    const int32_t *factor = c.factor + (slice * blocks + block) * padded + tile * TILE;
-    for (int s = 0; s < SLICES; s++)  // needed at the end
-        for (int i = 0; i < TILE; i += 16) __builtin_prefetch(factor + s * blocks * padded + i);
-    Fetch fetch(c, (tile * c.rows + first) * c.slices + slice * rows, SLICES * rows, steps);
-    const Rows packed(c, (tile * c.rows + first) * c.slices + slice * rows);
-    for (int half = 0; half < TILE / LANES; half += Kind::parts) {
-        Vector sums[SLICES][2 * WINDOW];
-        for (auto &slice_sums : sums)
-            for (Vector &sum : slice_sums) sum = Kind::start(convert.start());
-        for (size_t w = 0; w < part.windows.size(); w++) {
-            const Order &order = part.windows[w];
-            const uint32_t *at = &order.first[block * (VALUES + 1)];
-            add_window<Kind, PLANES, SLICES>(fetch, packed, rows, half, &order.rows[first], at,
-                                             (Vector(*)[2 * WINDOW])((Vector *)sums + WINDOW * w));
-        }
-        for (int s = 0; s < SLICES; s++)
-            for (int which = 0; which < Kind::parts; which++) {
-                const int lane = LANES * (half + which);
-                s16x16 code = convert(Kind::part(sums[s][part.chunk.bits - 1], which, convert.start()));
-                if (part.chunk.negative_top) code = -code;
-                for (int j = part.chunk.bits - 2; j >= 0; j--)
-                    code = code + code + convert(Kind::part(sums[s][j], which, convert.start()));
-                add_scaled(totals + lane, code, factor + s * blocks * padded + lane);
+// Codes of a panel's columns from LANES * half on, all bits of a chunk together.
+template <int BITS, class Conv>
+void read_panel(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
+                bool negative_top, s16x16 *codes) {
+    const uint32_t *levels = panel.levels + half * LANES, *errors = panel.errors + half * LANES;
+    const u32x8 *words = &selected.words[block * selected.block_words], *quads = &selected.quads[block * selected.block_quads];
+    s32x16 sum[SIDE_BY_SIDE][BITS];
+    for (int i = 0; i < SIDE_BY_SIDE; i++)
+        for (int j = 0; j < BITS; j++) sum[i][j] = s32x16{};
+    for (int plane = 0; plane < panel.planes; plane++) {
+        if (plane > 0)
+            for (int i = 0; i < SIDE_BY_SIDE; i++)
+                for (int j = 0; j < BITS; j++) sum[i][j] += sum[i][j];
+        for (int64_t w = 0; w < panel.words; w++, levels += TILE)
+            for (int i = 0; i < SIDE_BY_SIDE; i++) {
+                const u32x16 level = load<u32x16>(levels + i * LANES);
+#pragma GCC unroll 8
+                for (int j = 0; j < BITS; j++) sum[i][j] += popcount(level & words[w][j]);
             }
+    }
+    for (int i = 0; i < SIDE_BY_SIDE; i++)
+        for (int j = 0; j < BITS; j++) sum[i][j] = (sum[i][j] + panel.base * selected.counts[block][j]) << 8;
+    if (panel.errors)
+        for (int64_t q = 0; q < panel.quads; q++, errors += TILE) {
+            const uint32_t *bits = (const uint32_t *)&quads[q];
+            u32x16 cells[SIDE_BY_SIDE];
+            for (int i = 0; i < SIDE_BY_SIDE; i++) cells[i] = load<u32x16>(errors + i * LANES);
+#pragma GCC unroll 8
+            for (int j = 0; j < BITS; j++)
+                for (int i = 0; i < SIDE_BY_SIDE; i++) sum[i][j] = add_selected(sum[i][j], cells[i], bits[j]);
+        }
+    for (int i = 0; i < SIDE_BY_SIDE; i++) {
+        codes[i] = convert((u16x16)narrow(sum[i][BITS - 1]) + convert.start());
+        if (negative_top) codes[i] = -codes[i];
+        for (int j = BITS - 2; j >= 0; j--) codes[i] = codes[i] + codes[i] + convert((u16x16)narrow(sum[i][j]) + convert.start());
     }
 }
 
-// result += place value of a chunk times the totals of a tile.
-void add_tile(const Cells &c, int64_t tile, int32_t place, const int32_t *totals, int32_t *result) {
-    const int64_t width = std::min<int64_t>(TILE, c.columns - tile * TILE);
-    for (int64_t i = 0; i < width; i++) result[tile * TILE + i] += totals[i] * place;
+template <class Conv>
+void read_bits(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
+               const Chunk &chunk, s16x16 *codes) {
+#define CASE(n) \
+    case n:     \
+        return read_panel<n, Conv>(panel, selected, block, half, convert, chunk.negative_top, codes)
+    switch (chunk.bits) {
+        CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8);
+    }
+#undef CASE
 }
 
-template <class Kind, int PLANES, int ROUNDING>
-void read_tiles(const Read &read, int64_t first_tile, int64_t last_tile) {
+// Adds the codes of a block and slice to the totals [token, chunk, TILE] of a tile.
+template <class Conv>
+void add_panel(const Read &read, const Conv &convert, int64_t tile, int64_t block, int64_t slice, int32_t *totals) {
+    const Panel panel(read.cells, tile, block, slice);
+    int32_t factor[TILE];
+    weigh(read.cells, slice, block, tile * TILE, TILE, factor);
+    for (int64_t i = 0; i < read.tokens * read.chunk_count; i++)
+        for (int half = 0; half < TILE / LANES; half += SIDE_BY_SIDE) {
+            s16x16 codes[SIDE_BY_SIDE];
+            read_bits(panel, read.selected[i], block, half, convert, read.chunks[i % read.chunk_count], codes);
+            for (int k = 0; k < SIDE_BY_SIDE; k++)
+                add_scaled(totals + i * TILE + (half + k) * LANES, codes[k], factor + (half + k) * LANES);
+        }
+}
+
+template <int ROUNDING> void read_tiles(const Read &read, int64_t first_tile, int64_t last_tile) {
     const Cells &c = read.cells;
     const Convert<ROUNDING> convert(c.converter);
+    const int64_t blocks = (c.rows + c.rows_per_block - 1) / c.rows_per_block;
+    std::vector<int32_t> totals(read.tokens * read.chunk_count * TILE);
     for (int64_t tile = first_tile; tile < last_tile; tile++) {
-        memset(read.result + tile * TILE, 0, 4 * std::min<int64_t>(TILE, c.columns - tile * TILE));
-        for (const Part &part : read.parts) {
-            int32_t totals[TILE] = {};
-            for (int64_t first = 0; first < c.rows; first += c.rows_per_block) {
-                const int64_t block = first / c.rows_per_block;
-                int64_t slice = 0;
-                for (; slice + 4 <= c.slices; slice += 4)
-                    read_slices<Kind, PLANES, 4>(read, convert, part, tile, block, slice, totals);
-                for (; slice < c.slices; slice++)
-                    read_slices<Kind, PLANES, 1>(read, convert, part, tile, block, slice, totals);
+        std::fill(totals.begin(), totals.end(), 0);
+        for (int64_t block = 0; block < blocks; block++)
+            for (int64_t slice = 0; slice < c.slices; slice++) add_panel(read, convert, tile, block, slice, totals.data());
+        const int64_t width = std::min<int64_t>(TILE, c.columns - tile * TILE);
+        for (int64_t token = 0; token < read.tokens; token++)
+            for (int64_t i = 0; i < width; i++) {
+                int32_t total = 0;
+                for (int32_t k = 0; k < read.chunk_count; k++)
+                    total += totals[(token * read.chunk_count + k) * TILE + i] * read.chunks[k].place;
+                read.result[token * c.columns + tile * TILE + i] = total;
             }
-            add_tile(c, tile, part.chunk.place, totals, read.result);
-        }
     }
-}
-
-template <class Kind, int ROUNDING> void read_planes(const Read &read, int64_t first_tile, int64_t last_tile) {
-#if defined(__AVX512BW__)  // elsewhere arithmetic takes so long that the loop over planes does not matter
-    if (read.cells.plane_count == 1) return read_tiles<Kind, 1, ROUNDING>(read, first_tile, last_tile);
-    if (read.cells.plane_count == 2) return read_tiles<Kind, 2, ROUNDING>(read, first_tile, last_tile);
-#endif
-    read_tiles<Kind, 0, ROUNDING>(read, first_tile, last_tile);
-}
-
-template <int ROUNDING> void read_kind(const Read &read, int64_t first_tile, int64_t last_tile) {
-    constexpr bool is_unsigned = ROUNDING == SHIFT_UNSIGNED || ROUNDING == SCALE_UNSIGNED;
-    if constexpr (is_unsigned)
-        if (read.cells.only_levels) return read_planes<Levels, ROUNDING>(read, first_tile, last_tile);
-    read_planes<WideConductances, ROUNDING>(read, first_tile, last_tile);
 }
 
 }  // namespace
 
-EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, const Chunk *chunks, int32_t chunk_count,
-                           int64_t first_tile, int64_t last_tile, int32_t *result) {
-    std::vector<Part> parts;
-    for (int32_t k = 0; k < chunk_count; k++) {
-        Part part{chunks[k], {}};
-        const int low = __builtin_ctz((uint32_t)part.chunk.place);
-        for (int bit = 0; bit < part.chunk.bits; bit += WINDOW)
-            part.windows.emplace_back(inputs, *cells, low + bit, std::min<int>(WINDOW, part.chunk.bits - bit));
-        parts.push_back(std::move(part));
-    }
-    const Read read{*cells, parts, result};
+EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, int64_t tokens, const Chunk *chunks,
+                           int32_t chunk_count, int64_t first_tile, int64_t last_tile, int32_t *result) {
+    std::vector<Selected> selected;
+    for (int64_t token = 0; token < tokens; token++)
+        for (int32_t k = 0; k < chunk_count; k++)
+            selected.emplace_back(inputs + token * cells->rows, *cells, __builtin_ctz((uint32_t)chunks[k].place));
+    const Read read{*cells, chunks, chunk_count, tokens, selected, result};
     switch (cells->converter.rounding) {
-        case SHIFT_UNSIGNED: return read_kind<SHIFT_UNSIGNED>(read, first_tile, last_tile);
-        case SHIFT_SIGNED: return read_kind<SHIFT_SIGNED>(read, first_tile, last_tile);
-        case SCALE_UNSIGNED: return read_kind<SCALE_UNSIGNED>(read, first_tile, last_tile);
-        case SCALE_SIGNED: return read_kind<SCALE_SIGNED>(read, first_tile, last_tile);
+        case SHIFT_UNSIGNED: return read_tiles<SHIFT_UNSIGNED>(read, first_tile, last_tile);
+        case SHIFT_SIGNED: return read_tiles<SHIFT_SIGNED>(read, first_tile, last_tile);
+        case SCALE_UNSIGNED: return read_tiles<SCALE_UNSIGNED>(read, first_tile, last_tile);
+        case SCALE_SIGNED: return read_tiles<SCALE_SIGNED>(read, first_tile, last_tile);
     }
 }

@@ -81,7 +81,7 @@ def compact(cells: Cells, coding: InputCoding) -> Cells:
         return cells
     runs = tuple(run.cells for run in plan.runs)
     if not runs:  # all columns collapsed; what they hold is still asked for
-        runs = (pack(cells.conductance, torch.empty(0), cells.rows_per_block),)
+        runs = (pack(cells.conductance, [], cells.rows_per_block),)
     lean = replace(cells, held=_Laid(runs, _order(plan.proven), cells.shape[2]))
     lean.memo.update(cells.memo)
     return lean
@@ -135,7 +135,7 @@ def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
         return _plan_planes(cells, coding) or reference
     if cells.device.type != "cpu" or native.library() is None:
         return reference
-    conductance, factor, product = cells.conductance, _factors(cells), None
+    conductance, factor, flipped, product = cells.conductance, _factors(cells), cells.flipped, None
     proven = _proven(cells, conductance, coding)
     if cells.converter.low is None and cells.read_variance is None:  # every sum passes unchanged
         product = collapse.fold(conductance, factor, cells.rows_per_block, 0)
@@ -149,9 +149,9 @@ def _make_plan(cells: Cells, coding: InputCoding) -> _Plan:
         proven = None
     order, variance = _order(proven), _variance(cells)
     if order is not None:
-        conductance, factor = conductance[:, :, order], factor[:, :, order]
+        conductance, flipped = conductance[:, :, order], None if flipped is None else flipped[:, :, order]
     count = cells.shape[2] if proven is None else int((~proven).sum())
-    runs = _runs(cells, coding, conductance, factor, count, variance)
+    runs = _runs(cells, coding, conductance, flipped, count, variance)
     if runs is None:
         return reference
     return _Plan(product, proven, runs, variance, "direct" if runs[0].code is None else "tables")
@@ -190,10 +190,13 @@ def _proven(cells: Cells, conductance: Tensor, coding: InputCoding) -> Tensor | 
     return collapse.provable(conductance, *shape, one.low, one.high, signed)
 
 
+def _places(cells: Cells) -> list[int]:
+    return [one.place * (one.polarity or 1) for one in cells.slices]
+
+
 def _factors(cells: Cells) -> Tensor:
-    """Place values of slices with their signs, int32 [slice, block, column]."""
-    places = torch.tensor([one.place * (one.polarity or 1) for one in cells.slices], dtype=torch.int32)
-    places = places.to(cells.device)
+    """Place values of slices with all their signs, int32 [slice, block, column]."""
+    places = torch.tensor(_places(cells), dtype=torch.int32, device=cells.device)
     factor = places.view(-1, 1, 1).expand(-1, len(cells.blocks), cells.shape[2])
     return factor if cells.flipped is None else torch.where(cells.flipped, -factor, factor)
 
@@ -207,7 +210,12 @@ def _variance(cells: Cells) -> Tensor | int | None:
 
 
 def _runs(
-    cells: Cells, coding: InputCoding, conductance: Tensor, factor: Tensor, count: int, variance: Tensor | int | None
+    cells: Cells,
+    coding: InputCoding,
+    conductance: Tensor,
+    flipped: Tensor | None,
+    count: int,
+    variance: Tensor | int | None,
 ) -> tuple[_Run, ...] | None:
     """The first `count` columns in runs of row blocks short enough for totals of 32 bits.
 
@@ -223,7 +231,8 @@ def _runs(
     runs = []
     for first in range(0, len(cells.blocks), blocks):
         rows = slice(first * step, (first + blocks) * step)
-        packed = pack(conductance[:, rows], factor[:, first : first + blocks], step).first(count)
+        inverted = None if flipped is None else flipped[:, first : first + blocks]
+        packed = pack(conductance[:, rows], _places(cells), step, inverted).first(count)
         code = tables.conversion(packed.sums, one.multiplier, one.shift, one.low, one.high)
         if coding.coding != "bit_serial" or variance is not None:
             code = None

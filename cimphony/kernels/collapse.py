@@ -18,7 +18,7 @@ _LONGEST = 2**17 - 1  # rows whose products of bytes 32 bits can add
 class Product:
     """Integer weights of a collapsed read, as bytes where they fit."""
 
-    weight: Tensor  # int8 [row, column], or float64
+    weight: Tensor  # int8 [row, column], or int32
     offset: int  # added to every weight
 
 
@@ -51,14 +51,14 @@ def fold(conductance: Tensor, factor: Tensor, rows_per_block: int, fraction_bits
         total += _levels(cells, fraction_bits) * by_row
     low, high = int(total.min()), int(total.max())
     if high - low > 255 or total.shape[0] > _LONGEST or not _bytes_are_exact():
-        return Product(total.to(torch.float64), 0)
+        return Product(total, 0)
     offset = low + 128 if low < -128 or high > 127 else 0
     return Product((total - offset).to(torch.int8).t().contiguous().t(), offset)
 
 
 def multiply(inputs: Tensor, product: Product, bits: int) -> Tensor:
     """The product [token, column], with integers [token, row] (int64) of `bits` bits with their sign."""
-    if product.weight.dtype == torch.float64 or bits > 8:
+    if product.weight.dtype == torch.int32 or bits > 8:
         total = (inputs.to(torch.float64) @ product.weight.to(torch.float64)).to(torch.int64)
     else:
         total = torch.ops.aten._int_mm.default(inputs.to(torch.int8), product.weight)

@@ -23,7 +23,7 @@ class _Converter(ctypes.Structure):
 class _Cells(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("rows", "columns", "slices", "rows_per_block")),
-        *((name, ctypes.c_void_p) for name in ("rest", "planes", "factor")),
+        *((name, ctypes.c_void_p) for name in ("panels", "places", "inverted")),
         *((name, ctypes.c_int32) for name in ("plane_count", "base", "only_levels")),
         ("converter", _Converter),
     ]
@@ -31,30 +31,36 @@ class _Cells(ctypes.Structure):
 
 @dataclass(frozen=True)
 class PackedCells:
-    """Cells as the library reads them: a conductance is 256 * level + rest, the level is base plus bit planes."""
+    """Cells as the library reads them: a conductance is 256 * level + error, a level is base plus bit planes."""
 
     rows: int
     columns: int
     slices: int
     rows_per_block: int
-    rest: Tensor  # int8 [tile, block, slice, row, TILE]
-    planes: Tensor  # int32 [tile, block, slice, row, plane], a bit for each column
-    factor: Tensor  # int32 [slice, block, padded column], place value of the slice with its signs
+    panels: Tensor  # int32, [tile, block, slice] one after the other; csrc/expand.h
+    places: Tensor  # int32 [slice], place values with their signs
+    inverted: Tensor  # int32 [slice, block, tile], a bit for each column of negated place value; empty: none is
+    planes: int
     base: int
     sums: tuple[int, int]  # smallest and largest sum of any selection of rows of a block
     levels_only: bool  # no cell lies between levels, and bytes hold the sums
 
     @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the library reads."""
+        return self.panels, self.places, self.inverted
+
+    @property
     def numbers(self) -> list[int]:
-        """Everything but the tensors."""
+        """Everything else."""
         shape = (self.rows, self.columns, self.slices, self.rows_per_block)
-        return [*shape, self.base, *self.sums, int(self.levels_only)]
+        return [*shape, self.planes, self.base, *self.sums, int(self.levels_only)]
 
     @classmethod
-    def of(cls, rest: Tensor, planes: Tensor, factor: Tensor, numbers: list[int]) -> "PackedCells":
-        """The cells of tensors and `numbers`."""
-        rows, columns, slices, block, base, smallest, largest, only = numbers
-        return cls(rows, columns, slices, block, rest, planes, factor, base, (smallest, largest), bool(only))
+    def of(cls, panels: Tensor, places: Tensor, inverted: Tensor, numbers: list[int]) -> "PackedCells":
+        """The cells of `tensors` and `numbers`."""
+        *shape, planes, base, smallest, largest, only = numbers
+        return cls(*shape, panels, places, inverted, planes, base, (smallest, largest), bool(only))
 
     @property
     def tiles(self) -> int:
@@ -66,19 +72,27 @@ class PackedCells:
         """Rows of every block."""
         return [min(self.rows_per_block, self.rows - low) for low in range(0, self.rows, self.rows_per_block)]
 
+    @property
+    def panel_numbers(self) -> int:
+        """Numbers that a column tile takes in every slice."""
+        errors = [0 if self.levels_only else -(-rows // 4) for rows in self.block_rows]
+        return TILE * sum(
+            -(-rows // 32) * self.planes + error for rows, error in zip(self.block_rows, errors, strict=True)
+        )
+
     def struct(self, converter: tuple[int, int, int, int, int] = (0, 1, 0, 0, 0)) -> Any:
         """What the library takes; the tensors must outlive it."""
-        where = (self.rest.data_ptr(), self.planes.data_ptr(), self.factor.data_ptr())
+        where = [one.data_ptr() if one.numel() else None for one in self.tensors]
         shape = (self.rows, self.columns, self.slices, self.rows_per_block)
-        levels = (self.planes.shape[-1], self.base, int(self.levels_only))
+        levels = (self.planes, self.base, int(self.levels_only))
         return ctypes.byref(_Cells(*shape, *where, *levels, _Converter(*converter)))
 
     def first(self, columns: int) -> "PackedCells":
         """The first columns alone, in the same memory."""
         if columns == self.columns:
             return self
-        padded = -(-columns // TILE) * TILE
-        return replace(self, columns=columns, factor=self.factor[:, :, :padded].contiguous())
+        tiles = -(-columns // TILE)
+        return replace(self, columns=columns, inverted=self.inverted[:, :, :tiles].contiguous())
 
     def unpack(self, columns: int) -> Tensor:
         """Conductances int16 [slice, row, column] of the first columns."""
@@ -100,12 +114,13 @@ class PackedCells:
             task.result()
 
 
-def pack(conductance: Tensor, factor: Tensor, rows_per_block: int) -> PackedCells:
+def pack(conductance: Tensor, places: list[int], rows_per_block: int, inverted: Tensor | None = None) -> PackedCells:
     """Lay cells out for the compiled reads.
 
     Args:
         conductance: int16 [slice, row, column].
-        factor: int32 [slice, block, column], place value of the slice with its signs; empty: nothing is read.
+        places: place value of each slice, with its signs.
+        inverted: bool [slice, block, column], where the place value is negated; None: nowhere.
     """
     library = native.library()
     assert library is not None
@@ -114,20 +129,26 @@ def pack(conductance: Tensor, factor: Tensor, rows_per_block: int) -> PackedCell
     bounds = torch.empty(5, dtype=torch.int32)
     library.cim_bounds(conductance.data_ptr(), slices, rows, columns, rows_per_block, bounds.data_ptr())
     smallest, largest, bottom, top, between = bounds.tolist()
-    planes = max(1, (top - bottom).bit_length())
-    tiles = -(-columns // TILE)
     packed = PackedCells(
         rows,
         columns,
         slices,
         rows_per_block,
-        torch.empty(tiles, slices * rows, TILE, dtype=torch.int8),
-        torch.empty(tiles, slices * rows, planes, dtype=torch.int32),
-        factor if not factor.numel() else F.pad(factor.to(torch.int32), (0, tiles * TILE - columns)).contiguous(),
+        torch.empty(0),
+        torch.tensor(places, dtype=torch.int32),
+        torch.empty(0, 0, 0, dtype=torch.int32) if inverted is None else _bits(inverted),
+        max(1, (top - bottom).bit_length()),
         bottom,
         (smallest, largest),
         not between and bottom >= 0 and largest <= UINT16,
     )
+    packed = replace(packed, panels=torch.zeros(packed.tiles * slices, packed.panel_numbers, dtype=torch.int32))
     cells = packed.struct()
     packed.over_tiles(lambda first, last: library.cim_pack_cells(conductance.data_ptr(), cells, first, last))
     return packed
+
+
+def _bits(inverted: Tensor) -> Tensor:
+    """A bit for each column [slice, block, column] of a tile."""
+    tiles = F.pad(inverted, (0, -inverted.shape[2] % TILE)).unflatten(2, (-1, TILE))
+    return (tiles.to(torch.int64) << torch.arange(TILE)).sum(dim=3).to(torch.int32)

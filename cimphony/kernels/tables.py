@@ -12,6 +12,7 @@ from torch import Tensor
 from cimphony import native
 from cimphony.kernels.packed import INT16, UINT16, PackedCells
 
+_ONE_BY_ONE, _ONE_BY_ONE_LEVELS = 4, 8  # tokens that are read without tables
 _FEW_TOKENS = 24
 _TALL = 160  # rows of a block
 
@@ -67,14 +68,14 @@ def read(
     result = torch.empty(tokens, packed.columns, dtype=torch.int32)
     cells, to = packed.struct(code), result.data_ptr()
 
-    def work_one(first: int, last: int) -> None:
-        library.cim_read_token(cells, inputs.data_ptr(), chunks, len(plan), first, last, to)
+    def work_one_by_one(first: int, last: int) -> None:
+        library.cim_read_token(cells, inputs.data_ptr(), tokens, chunks, len(plan), first, last, to)
 
     def work(first: int, last: int) -> None:
         library.cim_read_tables(cells, chunks, len(plan), group, entry, tokens, first, last, to)
 
-    if tokens == 1:
-        packed.over_tiles(work_one, threads)
+    if tokens <= (_ONE_BY_ONE_LEVELS if packed.levels_only else _ONE_BY_ONE):
+        packed.over_tiles(work_one_by_one, threads)
         return result
     wide = tokens <= _FEW_TOKENS and not packed.levels_only
     group, entry = _rows_of_a_table(tokens, packed.rows_per_block), library.cim_widest_entry() if wide else 32
@@ -89,8 +90,6 @@ def read(
 
 def _rows_of_a_table(tokens: int, block: int) -> int:
     """Larger tables take longer to make and save more look-ups in each token; all of a block's should fit the cache."""
-    if tokens == 2:
-        return 3
     return 4 if tokens <= _FEW_TOKENS or block > _TALL else 6
 
 

@@ -17,7 +17,7 @@ def test_operators_are_well_formed() -> None:
     cells, coding = cells_of(70, 9, device="gaussian-multiplicative", converter="6-bit-level")
     run = _plan(cells, coding).runs[0]
     packed = run.cells
-    tensors = (packed.rest, packed.planes, packed.factor, packed.numbers)
+    tensors = (*packed.tensors, packed.numbers)
     assert run.code is not None
     torch.library.opcheck(ops._read_tables, (integers(3, 70), *tensors, list(run.code), 8))
     digits = integers(3, 1, 70).to(torch.int16)

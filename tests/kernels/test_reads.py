@@ -72,8 +72,8 @@ def test_odd_shapes(tokens: int, rows: int, columns: int, device: str) -> None:
 )
 def test_tables_on_any_shape(tokens, rows, columns, block, bits, adc, shift, low, seed) -> None:
     conductance = integers(2, rows, columns, seed=seed, low=-20 if low else 0, high=300).to(torch.int16)
-    factor = torch.tensor([1, -2], dtype=torch.int32).view(2, 1, 1).expand(2, -(-rows // block), columns)
-    packed = pack(conductance, factor, block)
+    inverted = integers(2 * -(-rows // block), columns, seed=seed, low=0, high=1).bool().view(2, -1, columns)
+    packed = pack(conductance, [1, -2], block, inverted)
     ends = (low << (adc - 1), (1 << adc) - 1)
     code = tables.conversion(packed.sums, 1, shift, *ends)
     inputs = integers(tokens, rows, seed=seed + 1, low=-(1 << (bits - 1)), high=(1 << (bits - 1)) - 1)
@@ -85,7 +85,7 @@ def test_tables_on_any_shape(tokens, rows, columns, block, bits, adc, shift, low
             for s in range(2):
                 sums = (digits @ conductance[s, first : first + block].double()).long()
                 codes = ((sums + ((1 << shift) >> 1)) >> shift).clamp(*ends)
-                expected += codes * place * factor[s, number].long()
+                expected += codes * place * (1, -2)[s] * torch.where(inverted[s, number], -1, 1)
     wrapped = expected.to(torch.int32)  # totals are taken modulo 2^32; callers keep them below
     if code is not None:
         assert torch.equal(tables.read(inputs, packed, code, bits), wrapped)
