@@ -60,7 +60,7 @@ def pool(threads: int) -> ThreadPoolExecutor:
 
 @cache
 def _open(name: str) -> ctypes.CDLL | None:
-    path = _FOLDER / f"cimphony_{name}.so"
+    path = _FOLDER / f"kernels_{name}.so"
     if not path.exists():
         return None
     opened = ctypes.CDLL(str(path))
