@@ -59,8 +59,9 @@ class PackedCells:
     @classmethod
     def of(cls, panels: Tensor, places: Tensor, inverted: Tensor, numbers: list[int]) -> "PackedCells":
         """The cells of `tensors` and `numbers`."""
-        *shape, planes, base, smallest, largest, only = numbers
-        return cls(*shape, panels, places, inverted, planes, base, (smallest, largest), bool(only))
+        rows, columns, slices, block, planes, base, smallest, largest, only = numbers
+        sums = (smallest, largest)
+        return cls(rows, columns, slices, block, panels, places, inverted, planes, base, sums, bool(only))
 
     @property
     def tiles(self) -> int:
