@@ -2,16 +2,16 @@
 
 import copy
 import hashlib
-from enum import StrEnum
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cimphony.chip import Chip, CrossbarUnit, load_chip
 from cimphony.cli.show import Commands, keeping, say, show
 from cimphony.errors import DataError
-from cimphony.record import Record
 from cimphony.report import accuracy_table, write_report
 
 if TYPE_CHECKING:
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 adapt_app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode="markdown")
 
 
-class Reads(StrEnum):
-    """How reads are simulated."""
-
-    exact = "exact"
-    effective = "effective"
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="a hub name, a folder, or 'demo'", show_default=False)]
+Data = Annotated[str, typer.Option(help="a text (see `cimphony run`), or with --task the folder of GLUE tasks")]
+GlueTask = Annotated[str | None, typer.Option(help="GLUE task: CoLA, MRPC, SST-2, STS-B; without it, a text")]
+TrainEpochs = Annotated[int, typer.Option(min=0, help="passes before, for a model whose head is new")]
+MaxTokens = Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")]
+Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")]
+Reads = Literal["exact", "effective"]
 
 
 @adapt_app.callback()
@@ -38,36 +40,28 @@ def adapt() -> None:
     "`cimphony adapt gradient-redistribution ./my-bert --data ./glue --task MRPC`",
 )
 def gradient_redistribution(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a hub name, a folder, or 'demo'", show_default=False)],
-    data: Annotated[str, typer.Option(help="a text (see `cimphony run`), or with --task the folder of GLUE tasks")],
+    model: Model,
+    data: Data,
     slc_rate: Annotated[float, typer.Option(min=0, max=1, help="share of the ranks kept in 1-bit cells")] = 0.1,
-    task: Annotated[str | None, typer.Option(help="GLUE task: CoLA, MRPC, SST-2, STS-B; without it, a text")] = None,
+    task: GlueTask = None,
     chip: Annotated[str, typer.Option(metavar="NAME|PATH", help="a chip with 1-bit and 2-bit cells")] = "hyflexpim",
     epochs: Annotated[int, typer.Option(min=1, help="passes over the data after SVD")] = 1,
     lr: Annotated[float, typer.Option(help="learning rate of these passes")] = 2e-5,
-    train_epochs: Annotated[int, typer.Option(min=0, help="passes before SVD, for a model whose head is new")] = 0,
+    train_epochs: TrainEpochs = 0,
     seeds: Annotated[int, typer.Option(min=1, help="chips to make")] = 5,
     fidelity: Annotated[Reads | None, typer.Option(help="default: the chip's own")] = None,
-    max_tokens: Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")] = (
-        1 << 15
-    ),
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")] = None,
+    max_tokens: MaxTokens = 1 << 15,
+    out: Out = None,
 ) -> None:
     """HyFlexPIM's method: SVD of every linear layer, fine-tuning, the ranks of largest gradient in reliable cells.
 
     Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
     An interrupted run goes on.
     """
-    folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
-    chosen = _at_rate(load_chip(chip), slc_rate)
-    work = _task(model, data, task, max_tokens)
-    with keeping(folder):
-        dense, adapted = _adapt(work, folder, (model, data, str(max_tokens)), epochs, lr, train_epochs)
-        settings = {"data": data, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
-        named = {f"{model} as it came": dense, f"{model} redistributed": adapted}
-        records = _compare(work, named, chosen, seeds, fidelity, settings, folder)
-    _present(records, folder)
-    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
+    chosen, work = _at_rate(load_chip(chip), slc_rate), _task(model, data, task, max_tokens)
+    settings = {"data": data, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
+    redistribute = partial(_redistribute, work, epochs, lr)
+    _adapt(model, work, chosen, settings, redistribute, "redistributed", range(seeds), fidelity, out)
 
 
 @adapt_app.command(
@@ -76,54 +70,56 @@ def gradient_redistribution(
     "`cimphony adapt noise-aware ./my-bert --data ./glue --task MRPC --chip pcm-256`",
 )
 def noise_aware(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="a hub name, a folder, or 'demo'", show_default=False)],
-    data: Annotated[str, typer.Option(help="a text (see `cimphony run`), or with --task the folder of GLUE tasks")],
-    task: Annotated[str | None, typer.Option(help="GLUE task: CoLA, MRPC, SST-2, STS-B; without it, a text")] = None,
+    model: Model,
+    data: Data,
+    task: GlueTask = None,
     chip: Annotated[str, typer.Option(metavar="NAME|PATH", help="any chip that runs models")] = "nl-dpe",
     steps: Annotated[int, typer.Option(min=1, help="batches, each on a chip of its own")] = 100,
     lr: Annotated[float, typer.Option(help="learning rate of these steps")] = 5e-5,
     peak: Annotated[float, typer.Option(min=0, help="weight of the largest |weight| in the loss")] = 1e-2,
-    train_epochs: Annotated[int, typer.Option(min=0, help="passes before, for a model whose head is new")] = 0,
+    train_epochs: TrainEpochs = 0,
     seeds: Annotated[int, typer.Option(min=1, help="chips to measure on; training takes others")] = 5,
     fidelity: Annotated[Reads | None, typer.Option(help="default: the chip's own; training reads effectively")] = None,
-    max_tokens: Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")] = (
-        1 << 15
-    ),
-    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")] = None,
+    max_tokens: MaxTokens = 1 << 15,
+    out: Out = None,
 ) -> None:
     """Noise-aware fine-tuning: every step on another manufactured chip, then chips that training never saw.
 
     Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
     An interrupted run goes on.
     """
-    folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
     chosen, work = load_chip(chip), _task(model, data, task, max_tokens)
     settings = {"data": data, "steps": steps, "lr": lr, "peak": peak, "train_epochs": train_epochs, **work.settings()}
+    tune = partial(_tune, work, chosen, steps, lr, peak)
+    _adapt(model, work, chosen, settings, tune, "tuned with noise", range(seeds), fidelity, out)
+
+
+def _adapt(
+    model: str, task: "Task", chip: Chip, settings: dict[str, Any], change: Callable[[Any, Path], Any], label: str,
+    seeds: range, fidelity: Reads | None, out: Path | None,
+) -> None:  # fmt: skip
+    """Measure a model as it came (or trained) and as `change` leaves it on the chips; keep the second."""
+    from cimphony.evaluate import evaluate_chips
+    from cimphony.papers.hyflexpim_studies import Study
+
+    folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
+    key = hashlib.blake2b(repr((model, settings, chip)).encode(), digest_size=6).hexdigest()
     with keeping(folder):
-        named = (model, data, str(max_tokens), chosen.model_dump_json())
-        dense, adapted = _tune(work, folder, named, chosen, (steps, lr, peak), train_epochs)
-        models = {f"{model} as it came": dense, f"{model} tuned with noise": adapted}
-        records = _compare(work, models, chosen, seeds, fidelity, settings, folder)
-    _present(records, folder)
-    say(f"Model: {_save(adapted, chosen, work, folder / 'model', model)}")
-
-
-def _compare(
-    task: "Task", models: dict[str, Any], chip: Chip, seeds: int, fidelity: str | None,
-    settings: dict[str, Any], folder: Path,
-) -> list[Record]:  # fmt: skip
-    """A record for the model as it came and one for the adapted model."""
-    return [
-        _measure(task, one, chip, seeds, fidelity, settings | {"name": name}, folder / f"{place}.json")
-        for (name, one), place in zip(models.items(), ("before", "after"), strict=True)
-    ]
-
-
-def _present(records: list[Record], folder: Path) -> None:
+        dense = Study(task, folder / f"trained-{key}", epochs=settings["train_epochs"]).dense()
+        adapted = change(copy.deepcopy(dense), folder / f"tuning-{key}.safetensors")
+        records = [
+            evaluate_chips(
+                one, lambda one: task.judge(task.outputs(one)), chip, seeds=seeds, fidelities=[fidelity],
+                calibration=task.training(0)[:4], exclude=task.digital, metric_name=task.metric,
+                settings=settings | {"name": f"{model} {name}"}, record_path=folder / f"{place}.json",
+            )
+            for one, name, place in ((dense, "as it came", "before"), (adapted, label, "after"))
+        ]  # fmt: skip
     for record in records:
         say(record.settings["name"])
         show(accuracy_table([record]))
     say(f"Report: {write_report(records, folder / 'report.html')}")
+    say(f"Model: {_save(adapted, chip, task, folder / 'model', model)}")
 
 
 def _at_rate(chip: Chip, slc_rate: float) -> Chip:
@@ -141,63 +137,39 @@ def _task(model: str, data: str, name: str | None, max_tokens: int) -> "Task":
     return Text("text", model, data, windows=None, max_tokens=max_tokens)
 
 
-def _adapt(
-    task: "Task", folder: Path, named: tuple[str, ...], epochs: int, lr: float, train_epochs: int
-) -> tuple[Any, Any]:
-    """The model as it came (or trained) and the redistributed one, both digital."""
+def _redistribute(task: "Task", epochs: int, lr: float, model: Any, checkpoint: Path) -> Any:
+    """The digital model in factors whose ranks know their gradients."""
     from cimphony.methods.gradient_redistribution import GradientRedistribution, decompose_, fuse_
-    from cimphony.papers.hyflexpim_studies import Study
 
-    key = hashlib.blake2b(repr((*named, task.name, epochs, lr, train_epochs)).encode(), digest_size=6).hexdigest()
-    dense = Study(task, folder / f"trained-{key}", epochs=train_epochs).dense()
-    adapted = decompose_(copy.deepcopy(dense), exclude=task.digital)
-    method = GradientRedistribution(epochs, lr=lr)
-    method.fit(adapted, task.training(0), checkpoint=folder / f"tuning-{key}.safetensors")
-    return dense, fuse_(adapted)
+    adapted = decompose_(model, exclude=task.digital)
+    GradientRedistribution(epochs, lr=lr).fit(adapted, task.training(0), checkpoint=checkpoint)
+    return fuse_(adapted)
 
 
-def _tune(
-    task: "Task", folder: Path, named: tuple[str, ...], chip: Chip, how: tuple[int, float, float], train_epochs: int
-) -> tuple[Any, Any]:
-    """The model as it came (or trained) and the one tuned on chips, both digital."""
+def _tune(task: "Task", chip: Chip, steps: int, lr: float, peak: float, model: Any, checkpoint: Path) -> Any:
+    """The digital model after steps on chips."""
     import torch
 
     from cimphony.evaluate.population import calibrate_on
     from cimphony.methods.noise_aware import fit_
     from cimphony.nn import convert_, restore_
-    from cimphony.papers.hyflexpim_studies import Study
 
-    steps, lr, peak = how
-    key = hashlib.blake2b(repr((*named, task.name, how, train_epochs)).encode(), digest_size=6).hexdigest()
-    dense = Study(task, folder / f"trained-{key}", epochs=train_epochs).dense()
-    adapted = convert_(copy.deepcopy(dense), _effective(chip), exclude=task.digital)
+    adapted = convert_(model, _effective(chip), exclude=task.digital)
     calibrate_on(adapted, task.training(0)[:4])
     count = len(task.training(0))
     with torch.random.fork_rng():
         torch.manual_seed(0)  # dropout
         fit_(
             adapted, lambda step: task.training(step // count)[step % count], steps, lr=lr, peak=peak,
-            checkpoint=folder / f"tuning-{key}.safetensors", save_every=20, progress=True,
+            checkpoint=checkpoint, save_every=20, progress=True,
         )  # fmt: skip
-    return dense, restore_(adapted)
+    return restore_(adapted)
 
 
 def _effective(chip: Chip) -> Chip:
     """The chip with effective reads where it has crossbars: what training can afford."""
     crossbar = isinstance(chip.unit_for("static_matmul"), CrossbarUnit)
     return chip.replace({f"units.{chip.policy['static_matmul']}.fidelity": "effective"}) if crossbar else chip
-
-
-def _measure(
-    task: "Task", model: Any, chip: Chip, seeds: int, fidelity: str | None, settings: dict[str, Any], path: Path
-) -> Record:
-    from cimphony.evaluate import evaluate_chips
-
-    return evaluate_chips(
-        model, lambda one: task.judge(task.outputs(one)), chip,
-        seeds=range(seeds), fidelities=[fidelity and str(fidelity)], calibration=task.training(0)[:4],
-        exclude=task.digital, metric_name=task.metric, settings=settings, record_path=path,
-    )  # fmt: skip
 
 
 def _save(model: Any, chip: Chip, task: "Task", folder: Path, name: str) -> Path:

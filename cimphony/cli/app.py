@@ -2,9 +2,8 @@
 
 import json
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -12,7 +11,6 @@ from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_ch
 from cimphony.cli import runs
 from cimphony.cli.adapt import adapt_app
 from cimphony.cli.explore import explore
-from cimphony.cli.runs import switched
 from cimphony.cli.show import Commands, say, show
 from cimphony.cli.sweep import sweep
 from cimphony.record import Record, read_records, write_record
@@ -37,21 +35,6 @@ app.add_typer(chips_app, name="chips")
 app.add_typer(adapt_app, name="adapt")
 
 NAMES = f"any of {','.join(NON_IDEALITIES)}, with commas"
-
-
-class Mode(StrEnum):
-    """How a task is asked."""
-
-    direct = "direct"
-    thinking = "thinking"
-
-
-class Fidelity(StrEnum):
-    """How reads are simulated."""
-
-    exact = "exact"
-    effective = "effective"
-    both = "both"
 
 
 ModelName = Annotated[
@@ -97,7 +80,7 @@ def demo(
     say(f"Measuring digitally and on {seeds} + {seeds} simulated chips, fresh and after a day ...")
     records = runs.evaluate(
         "demo", chips, "demo", out,
-        seeds=seeds, ages=(0.0, 86_400.0), fidelities=("exact", "effective"), max_tokens=max_tokens,
+        seeds=range(seeds), ages=(0.0, 86_400.0), fidelities=("exact", "effective"), max_tokens=max_tokens,
     )  # fmt: skip
     cost_record = runs.cost("demo", [*chips, load_chip("gpu-h100")], prompt=128, new_tokens=128, batch=1)
     write_record(cost_record, out / "cost.json")
@@ -117,7 +100,7 @@ def run(
     ] = "demo",
     seeds: Annotated[int, typer.Option(min=1, help="chips to make of each kind: one draw of noise each")] = 3,
     fidelity: Annotated[
-        Fidelity | None,
+        Literal["exact", "effective", "both"] | None,
         typer.Option(help="exact: every read converted; effective: noisy weights only. Default: the chip's own"),
     ] = None,
     age: Annotated[
@@ -139,7 +122,8 @@ def run(
         ),
     ] = None,
     mode: Annotated[
-        Mode | None, typer.Option(help="tasks: ask for the answer at once, or let the model think first")
+        Literal["direct", "thinking"] | None,
+        typer.Option(help="tasks: ask for the answer at once, or let the model think first"),
     ] = None,
     shots: Annotated[int | None, typer.Option(min=0, help="tasks: demonstrations before each question")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="tasks: only so many questions of each")] = None,
@@ -157,13 +141,14 @@ def run(
     Records are written after every point. The same command goes on where an interrupted one stopped, and a larger
     --seeds or another --age adds to what is there.
     """
-    chips = [switched(one, only, without) for one in _chips(chip)]
+    chips = [runs.switched(load_chip(one), only, without) for one in chip]
     ages = sorted({0.0, *(parse_seconds(one) for one in age or ())})
-    fidelities = {None: [None], Fidelity.both: ["exact", "effective"]}.get(fidelity) or [str(fidelity)]
+    fidelities = ["exact", "effective"] if fidelity == "both" else [fidelity]
     folder = out or Path("runs") / (Path(model).name or "model")
-    population: dict[str, Any] = {"seeds": seeds, "ages": ages, "fidelities": fidelities, "exclude": exclude or ()}
+    population: dict[str, Any] = {"seeds": range(seeds), "ages": ages, "fidelities": fidelities}
+    population |= {"exclude": exclude or ()}
     if tasks:
-        asking = {"mode": mode and str(mode), "shots": shots, "limit": limit}
+        asking = {"mode": mode, "shots": shots, "limit": limit}
         named = [name for one in tasks for name in one.split(",")]
         records = runs.ask(model, chips, named, folder, asking, **population)
     else:
@@ -188,7 +173,7 @@ def cost(
 
     Only shapes are needed, so models of any size work; the last chip is the one that the others are compared to.
     """
-    record = runs.cost(model, _chips(chip), prompt=prompt, new_tokens=new_tokens, batch=batch)
+    record = runs.cost(model, [load_chip(one) for one in chip], prompt=prompt, new_tokens=new_tokens, batch=batch)
     if out:
         write_record(record, out)
     if as_json:
@@ -205,7 +190,8 @@ app.command(epilog="Example: `cimphony explore llama-3.2-1b --chip hyflexpim --p
 def chips(context: typer.Context) -> None:
     """List the chips that come with the library; show one; print the schema of a chip file."""
     if context.invoked_subcommand is None:
-        rows = tuple((name, _node(load_chip(name)), load_chip(name).source) for name in chip_names())
+        named = {name: load_chip(name) for name in chip_names()}
+        rows = tuple((name, format_quantity(one.node, "m", 2), one.source) for name, one in named.items())
         show(Table("Chips", ("Name", "Node", "Source"), rows, frozenset((1,))), one_line=True)
 
 
@@ -243,7 +229,7 @@ def report(
     The format is that of the file's ending where --format does not say it.
     """
     ending = out.suffix.lstrip(".") if out else ""
-    chosen = form or (Format(ending) if ending in list(Format) else Format.html)
+    chosen = form or (ending if ending in get_args(Format) else "html")
     found = [record for path in records for record in read_records(path)]
     say(f"Report: {write_report(found, out or Path(f'report.{chosen}'), title=title, form=chosen)}")
 
@@ -292,14 +278,6 @@ def _keep_claims(record: Record, folder: Path, name: str) -> None:
     if record.results.get("sensitivity"):
         show(mapping_table("What moves the ratios, one assumption changed", record.results["sensitivity"]))
     say(f"Report: {write_report([record], folder / f'{name}.html')}")
-
-
-def _chips(names: list[str]) -> list[Chip]:
-    return [load_chip(name) for name in names]
-
-
-def _node(chip: Chip) -> str:
-    return format_quantity(chip.node, "m", 2)
 
 
 def _finish(records: list[Record], path: Path, title: str | None) -> None:

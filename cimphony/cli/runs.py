@@ -1,7 +1,7 @@
 """The steps of `demo`, `run` and `cost`: load, evaluate or estimate on every chip, write records."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -15,18 +15,13 @@ from cimphony.record import Record, new_record, read_record
 
 
 def evaluate(
-    model_name: str,
-    chips: Sequence[Chip],
-    data: str,
-    folder: Path,
-    *,
-    seeds: int,
-    ages: Sequence[float],
-    fidelities: Sequence[str | None],
-    exclude: Sequence[str] = (),
-    max_tokens: int,
+    model_name: str, chips: Sequence[Chip], data: str, folder: Path, *, max_tokens: int, **population: Any
 ) -> list[Record]:
-    """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`."""
+    """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`.
+
+    Args:
+        population: seeds, ages and what else `evaluate_chips` takes.
+    """
     from cimphony.evaluate import evaluate_chips, last_windows, load_model, load_text, perplexity, token_name
     from cimphony.evaluate.data import CALIBRATION
 
@@ -39,82 +34,58 @@ def evaluate(
         )
     tokens = load_text(data, tokenizer)
     window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
+    settings = {"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
+    settings |= {"calibration": f"the last {CALIBRATION} tokens of the text"}
+    metric = partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens)
     with keeping(folder):
         return [
             evaluate_chips(
-                model,
-                partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens),
-                chip,
-                seeds=range(seeds),
-                ages=ages,
-                fidelities=fidelities,
-                calibration=last_windows(tokens, window),
-                exclude=exclude,
-                metric_name=f"perplexity per {token_name(tokenizer)}",
-                settings={"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
-                | {"calibration": f"the last {CALIBRATION} tokens of the text"},
-                record_path=path,
+                model, metric, chip, calibration=last_windows(tokens, window), settings=settings, record_path=path,
+                metric_name=f"perplexity per {token_name(tokenizer)}", **population,
             )
             for chip, path in zip(chips, paths, strict=True)
-        ]
+        ]  # fmt: skip
 
 
 def ask(
-    model_name: str,
-    chips: Sequence[Chip],
-    tasks: Sequence[str],
-    folder: Path,
-    asking: dict[str, Any],
-    *,
-    seeds: int,
+    model_name: str, chips: Sequence[Chip], tasks: Sequence[str], folder: Path, asking: dict[str, Any],
     **population: Any,
-) -> list[Record]:
+) -> list[Record]:  # fmt: skip
     """Tasks with an answer, digital and on every chip: a record for each task and chip, in `folder`.
 
     Args:
         tasks: .jsonl files of prompts and answers; else names, files or folders of lm-eval.
         asking: `mode`, `shots` and `limit`, None where the task decides.
-        population: what else `evaluate_chips` takes.
+        population: seeds, ages and what else `evaluate_chips` takes.
     """
     from cimphony.evaluate import load_model
+    from cimphony.evaluate.generation import evaluate_generation
     from cimphony.evaluate.tasks import load_task
 
     paths = _record_paths(chips, folder)
-    found: dict[str, Any] = {}
+    found: dict[str, Callable[..., Record]] = {}
     for spec in tasks:
         if spec.endswith(".jsonl"):
             task = load_task(spec).head(asking["limit"])
-            found[task.name] = task
+            given: dict[str, Any] = {"mode": asking["mode"] or "direct", "shots": asking["shots"] or 0}
+            found[task.name] = partial(evaluate_generation, task=task, **given)
         else:
-            from cimphony.evaluate.harness import harness_tasks
+            from cimphony.evaluate.harness import evaluate_harness, harness_tasks
 
-            found |= harness_tasks(spec)
+            for name, loaded in harness_tasks(spec).items():
+                found[name] = partial(evaluate_harness, task=name, loaded=loaded, **asking)
     model, tokenizer = load_model(model_name)
-    population |= {"seeds": range(seeds), "settings": {"name": model_name}}
+    population |= {"settings": {"name": model_name}}
     with keeping(folder):
         return [
-            _ask(model, tokenizer, name, task, chip, asking, population | {"record_path": _beside(path, name)})
-            for name, task in found.items()
+            measure(model, tokenizer, chip=chip, record_path=_beside(path, name), **population)
+            for name, measure in found.items()
             for chip, path in zip(chips, paths, strict=True)
         ]
 
 
-def _ask(
-    model: Any, tokenizer: Any, name: str, task: Any, chip: Chip, asking: dict[str, Any], population: dict[str, Any]
-) -> Record:
-    from cimphony.evaluate.generation import evaluate_generation
-    from cimphony.evaluate.tasks import Task
-
-    if not isinstance(task, Task):
-        from cimphony.evaluate.harness import evaluate_harness
-
-        return evaluate_harness(model, tokenizer, name, chip, loaded=task, **asking, **population)
-    given = {"mode": asking["mode"] or "direct", "shots": asking["shots"] or 0}
-    return evaluate_generation(model, tokenizer, task, chip, **given, **population)
-
-
 def _beside(path: Path, task: str) -> Path:
-    return path.with_name(path.stem + "-" + re.sub(r"[^\w.-]+", "-", task) + ".json")
+    return path.with_name(path.stem + "-" + _file_name(task) + ".json")
 
 
 def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int, batch: int) -> Record:
@@ -125,13 +96,17 @@ def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int
     began = perf_counter()
     work = trace(model_name, prompt=prompt, new_tokens=new_tokens, batch=batch)
     reports = [estimate(work, chip).to_dict() for chip in chips]
-    record = new_record(
+    return new_record(
         "cost",
         f"Cost of {work.model}",
         settings={"name": model_name, "prompt": work.prompt, "new_tokens": new_tokens, "batch": batch},
         results={"model": work.model, "reports": reports, "chips": [chip.model_dump(mode="json") for chip in chips]},
+        duration=perf_counter() - began,
     )
-    return record.model_copy(update={"duration": perf_counter() - began})
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def switched(chip: Chip, only: str | None, without: str | None) -> Chip:
@@ -153,7 +128,7 @@ def forget_finished(folder: Path) -> None:
 
 
 def _record_paths(chips: Sequence[Chip], folder: Path) -> list[Path]:
-    names = [re.sub(r"[^\w.-]+", "-", chip.name) for chip in chips]
+    names = [_file_name(chip.name) for chip in chips]
     for name in names:
         if names.count(name) > 1:
             raise DataError(

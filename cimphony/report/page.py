@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from cimphony.errors import DataError
 from cimphony.record import Record, write_text
@@ -13,17 +13,9 @@ from cimphony.report.formats import to_csv, to_json, to_markdown
 from cimphony.report.html import Html, element
 from cimphony.report.study import is_summary, studies
 
+Format = Literal["html", "md", "csv", "json"]  # the page, its tables, every number
 _HERE = files("cimphony") / "report"
 _NO_RECORDS = "a report needs at least one record; give the JSON files that a run wrote"
-
-
-class Format(StrEnum):
-    """What a report is written as: the page, its tables, or every number."""
-
-    html = "html"
-    md = "md"
-    csv = "csv"
-    json = "json"
 
 
 def render_report(records: Sequence[Record], title: str | None = None) -> str:
