@@ -8,7 +8,6 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -97,7 +96,7 @@ def answer(
     prompts = [encode_prompt(tokenizer, chosen, question, mode) for question in task.questions]
     _check_room(model, max(map(len, prompts)) + limit)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    groups = list(_groups(order, batch))
+    groups = [order[start : start + batch] for start in range(0, len(order), batch)]
     found: dict[int, Answer] = {}
     with evaluating(model), progress_bar(f"{task.name}, {mode}", len(groups), progress) as advance:
         for group in groups:
@@ -274,12 +273,6 @@ def _ends(model: PreTrainedModel) -> list[int]:
     config = getattr(model, "generation_config", None) or model.config
     found = config.eos_token_id
     return [] if found is None else [found] if isinstance(found, int) else list(found)
-
-
-def _groups(order: list[int], size: int) -> Any:
-    pieces = iter(order)
-    while group := list(islice(pieces, size)):
-        yield group
 
 
 def _check_room(model: PreTrainedModel, needed: int) -> None:

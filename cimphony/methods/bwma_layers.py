@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from cimphony.chip import CrossbarUnit
 from cimphony.circuits import Cells, read
 from cimphony.methods.bwma_activations import Staircase
 from cimphony.methods.bwma_weights import Binary, Grain, Rule, binarise
+from cimphony.nn.layers import pad, pixels, receptive_fields
 
 
 @dataclass
@@ -116,27 +116,15 @@ class BinaryConv2d(BinaryLayer, nn.Conv2d):
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """Convolution without bias."""
-        return F.conv2d(self._padded(x), weight, None, self.stride, 0, self.dilation, self.groups)
-
-    def _padded(self, x: Tensor) -> Tensor:
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        sides = self._reversed_padding_repeated_twice
-        return F.pad(x, sides, mode=mode) if any(sides) else x
+        return F.conv2d(pad(self, x), weight, None, self.stride, 0, self.dilation, self.groups)
 
     def fields(self, codes: Tensor) -> Iterator[Tensor]:
         """Receptive fields [pixel of any image, row], a group at a time."""
-        kernel, dilation, stride = (cast(Any, one) for one in (self.kernel_size, self.dilation, self.stride))
-        for part in self._padded(codes).chunk(self.groups, dim=1):
-            yield F.unfold(part, kernel, dilation, 0, stride).transpose(1, 2).flatten(0, 1)
+        return (one.flatten(0, 1) for one in receptive_fields(self, pad(self, codes)))
 
     def shaped(self, outputs: Tensor, codes: Tensor) -> Tensor:
         """[batch, channel, height, width]."""
-        sides = self._padded(codes[:1]).shape[2:]
-        height, width = (
-            (side - self.dilation[axis] * (self.kernel_size[axis] - 1) - 1) // self.stride[axis] + 1
-            for axis, side in enumerate(sides)
-        )
-        return outputs.view(codes.shape[0], height, width, -1).permute(0, 3, 1, 2)
+        return outputs.view(codes.shape[0], *pixels(self, pad(self, codes[:1])), -1).permute(0, 3, 1, 2)
 
 
 class BinaryLinear(BinaryLayer, nn.Linear):

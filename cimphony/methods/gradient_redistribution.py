@@ -11,7 +11,8 @@ of the loss with respect to their singular values, and put the first few per cen
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,14 +26,7 @@ from torch import Tensor, nn
 from cimphony.chip import MODES
 from cimphony.errors import DataError, StateError
 from cimphony.nn.layers import AnalogLayer, place_ranks
-from cimphony.nn.low_rank import (
-    RANKS,
-    FusedLowRank,
-    LowRankLinear,
-    hard_threshold,
-    replace_module,
-    weight_of,
-)
+from cimphony.nn.low_rank import RANKS, FusedLowRank, LowRankLinear, hard_threshold, replace_module, weight_of
 from cimphony.nn.programmed import Assignment
 from cimphony.random import Stream
 
@@ -144,39 +138,27 @@ class GradientRedistribution:
         watch = _Watch(_low_rank_layers(model), self.statistic)
         if hasattr(data, "add_callback") and hasattr(data, "train"):
             _train_with(data, watch)
-        else:
-            self._train(model, data, loss or _own_loss, watch, Path(checkpoint) if checkpoint else None, progress)
+            watch.finish()
+            return model
+        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        kept = Path(checkpoint) if checkpoint else None
+        first = _resume(kept, model, optimiser, watch) if kept and kept.exists() else 0
+        with ExitStack() as after, Progress(disable=not progress) as bar:
+            after.callback(model.train, model.training)
+            after.callback(optimiser.zero_grad)
+            model.train()
+            for epoch in range(first, self.epochs):
+                for batch in bar.track(data, description=f"epoch {epoch + 1} of {self.epochs}"):
+                    optimiser.zero_grad()
+                    value = (loss or _own_loss)(model, batch)
+                    value.backward()
+                    self.losses.append(_finite(float(value.detach()), self.lr))
+                    watch.step()
+                    optimiser.step()
+                if kept:
+                    _checkpoint(kept, model, optimiser, watch, epoch + 1)
         watch.finish()
         return model
-
-    def _train(
-        self,
-        model: nn.Module,
-        data: Iterable[Any],
-        loss: Callable[[nn.Module, Any], Tensor],
-        watch: "_Watch",
-        checkpoint: Path | None,
-        progress: bool,
-    ) -> None:
-        optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        first = _resume(checkpoint, model, optimiser, watch) if checkpoint and checkpoint.exists() else 0
-        was_training = model.training
-        model.train()
-        try:
-            with Progress(disable=not progress) as bar:
-                for epoch in range(first, self.epochs):
-                    for batch in bar.track(data, description=f"epoch {epoch + 1} of {self.epochs}"):
-                        optimiser.zero_grad()
-                        value = loss(model, batch)
-                        value.backward()
-                        self.losses.append(_finite(float(value.detach()), self.lr))
-                        watch.step()
-                        optimiser.step()
-                    if checkpoint:
-                        _checkpoint(checkpoint, model, optimiser, watch, epoch + 1)
-        finally:
-            optimiser.zero_grad()
-            model.train(was_training)
 
 
 class _Watch:

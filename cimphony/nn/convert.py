@@ -8,19 +8,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from cimphony.chip import AcamUnit, Chip, CrossbarUnit, check_chip
 from cimphony.errors import CapacityError, DataError, StateError
 from cimphony.mapping import place_layer
-from cimphony.nn.acam import (
-    Readout,
-    acam_activations,
-    attach_activations,
-    detach_activations,
-    follow,
-)
+from cimphony.nn.acam import Readout, acam_activations, attach_activations, detach_activations, follow
 from cimphony.nn.acam_attention import AcamAttention
 from cimphony.nn.adapters import adapter_names, allow_merging, check_adapters, replaced_names, watch_adapters
 from cimphony.nn.architectures import is_pretrained
@@ -83,17 +77,19 @@ def convert_(
     else:
         digital = {path: "the chip has no crossbar" for path, module in model.named_modules() if analog_class(module)}
     hooks: list[RemovableHandle] = []
-    if has_numbers(chip) and (is_pretrained(model) or not _only_where_there_is(chip)):
+    serves_more = isinstance(chip.unit_for("dynamic_matmul"), AcamUnit)  # so models without attention may run
+    if has_numbers(chip) and (is_pretrained(model) or not serves_more):
         hooks += attach(model, chip)
     hooks += attach_special(model, chip)
     _attach_acams(model, chip)
     for path, module in chosen.items():
-        _swap(module, path, chip, name)
+        _swap(chip, name, False, module, path)
     if isinstance(unit, CrossbarUnit) and unit.cell.slc_rate is not None:
         _share_modes(model, unit.cell.slc_rate)
+    swap_adapter = partial(_swap, chip, chip.adapter_unit or name, chip.adapter_unit is not None)
     for path, module in adapters.items():
-        _swap_adapter(chip, module, path)
-    hooks += watch_adapters(model, partial(_swap_adapter, chip))
+        swap_adapter(module, path)
+    hooks += watch_adapters(model, swap_adapter)
     model.__dict__[_DIGITAL_KEY], model.__dict__[_HOOKS_KEY] = digital, hooks
     _ask_layers(model)
     return model
@@ -106,11 +102,6 @@ def _ask_layers(model: nn.Module) -> None:
             if isinstance(module, kind) and analog_layers(module):
                 module.__dict__[_FUSED_KEY] = {name: getattr(module, name)}
                 setattr(module, name, 0)
-
-
-def _only_where_there_is(chip: Chip) -> bool:
-    """Whether the unit for dynamic_matmul serves other operations too, so that models without attention may run."""
-    return isinstance(chip.unit_for("dynamic_matmul"), AcamUnit)
 
 
 def _attach_acams(model: nn.Module, chip: Chip) -> None:
@@ -203,21 +194,15 @@ def _take_adapters(
     return adapters
 
 
-def _swap_adapter(chip: Chip, module: nn.Module, path: str) -> None:
-    """An adapter layer on its unit; one of its own is memory that is rewritten whenever the adapter changes."""
-    _swap(module, path, chip, chip.adapter_unit or chip.policy["static_matmul"])
-    assert isinstance(module, AnalogLayer)
-    module.rewritable = chip.adapter_unit is not None
-
-
-def _swap(module: nn.Module, path: str, chip: Chip, unit_name: str) -> None:
+def _swap(chip: Chip, unit_name: str, rewritable: bool, module: nn.Module, path: str) -> None:
+    """Put a layer on a unit; rewritable is the memory of an adapter, written anew whenever the adapter changes."""
     kind = analog_class(module)
     assert kind is not None
     module.__class__ = kind
     assert isinstance(module, AnalogLayer)
     groups = getattr(module, "groups", 1)
     names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
-    module.rewritable = False
+    module.rewritable = rewritable
     module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
     acam = module.tiles[0].unit.acam
     module.readout = None if acam is None else Readout(acam, path or "model")
@@ -254,13 +239,10 @@ def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit_name: str, ch
 
 def matrix_shape(module: nn.Module) -> tuple[int, int, int]:
     """Rows, output columns and groups of a layer's weight as matrices."""
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features, 1
-    if isinstance(module, nn.Conv2d):
-        inner = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
-        return inner, module.out_channels // module.groups, module.groups
-    weight = module.weight
-    return int(weight.shape[0]), int(weight.shape[1]), 1  # type: ignore[union-attr, index]
+    weight, groups = module.weight, getattr(module, "groups", 1)
+    assert isinstance(weight, Tensor)
+    outputs, *inputs = weight.shape if isinstance(module, nn.Linear | nn.Conv2d) else weight.T.shape
+    return math.prod(inputs), outputs // groups, groups
 
 
 def analog_layers(model: nn.Module) -> dict[str, AnalogLayer]:

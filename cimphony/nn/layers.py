@@ -6,6 +6,7 @@ So tied weights stay tied, state dicts hold no hardware settings, and `restore_`
 
 import math
 import sys
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,6 +75,7 @@ class AnalogLayer(nn.Module):
 
     tiles: list[Tiles]
     weight: Tensor
+    bias: Tensor | None
     rewritable: bool  # cells follow the weight: memory of an adapter, written anew whenever the weight changes
     readout: Readout | None  # ACAMs behind the columns; None: an ADC, or nothing
     _written: Stamp  # of the weight that the cells hold
@@ -129,6 +131,18 @@ class AnalogLayer(nn.Module):
                 outputs = tiles.matmul(flat)
         return outputs.view(*inputs.shape[:-1], outputs.shape[-1]).to(output_dtype)  # type: ignore[union-attr]
 
+    def linear(self, inputs: Tensor, weight: Tensor) -> Tensor:
+        """What a linear layer of this weight [out, in] gives on its one tile, bias included: inputs [..., in]."""
+        self.check_inputs(inputs, weight.shape[1])
+        if self.calibrating:
+            self.tiles[0].observe(inputs.reshape(-1, inputs.shape[-1]))
+            return self.read_out(F.linear(inputs, weight, self.bias))
+        outputs = self.multiply(inputs)
+        if self.bias is None:
+            return self.read_out(outputs)
+        bias = self.bias.to(outputs.dtype)
+        return self.read_out(outputs + bias if torch.is_grad_enabled() else outputs.add_(bias))
+
     def read_out(self, outputs: Tensor) -> Tensor:
         """Outputs [..., column], bias included, through the ACAMs; codes that were added digitally are read already."""
         added = self.tiles[0].blocks and self.readout is not None and self.readout.follows is None
@@ -176,21 +190,12 @@ class AnalogLinear(AnalogLayer, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """The linear layer as the chip computes it; the bias is added digitally."""
-        self.check_inputs(input, self.in_features)
-        if self.calibrating:
-            self.tiles[0].observe(input.reshape(-1, input.shape[-1]))
-            return self.read_out(F.linear(input, self.weight, self.bias))
-        outputs = self.multiply(input)
-        if self.bias is None:
-            return self.read_out(outputs)
-        bias = self.bias.to(outputs.dtype)
-        return self.read_out(outputs + bias if torch.is_grad_enabled() else outputs.add_(bias))
+        return self.linear(input, self.weight)
 
 
 class AnalogConv1D(AnalogLayer):
     """transformers' Conv1D (GPT-2) on tiles: a linear layer whose weight is [in, out]."""
 
-    bias: Tensor
     nf: int
 
     def matrices(self) -> list[Tensor]:
@@ -199,12 +204,7 @@ class AnalogConv1D(AnalogLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Inputs [..., in], outputs [..., out]; the bias is added digitally."""
-        self.check_inputs(inputs, self.weight.shape[0])
-        if self.calibrating:
-            self.tiles[0].observe(inputs.reshape(-1, inputs.shape[-1]))
-            return self.read_out(F.linear(inputs, self.weight.T, self.bias))
-        outputs = self.multiply(inputs)
-        return self.read_out(outputs + self.bias.to(outputs.dtype))
+        return self.linear(inputs, self.weight.T)
 
 
 class AnalogConv2d(AnalogLayer, nn.Conv2d):
@@ -219,8 +219,8 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
         if input.dim() == 3:
             return self.forward(input[None])[0]
         self.check_inputs(input, self.in_channels, axis=1)
-        padded = self._padded(input)
-        fields = [self._fields(part) for part in padded.chunk(self.groups, dim=1)]  # [batch, pixel, row]
+        padded = pad(self, input)
+        fields = receptive_fields(self, padded)
         if self.calibrating:
             for tiles, field in zip(self.tiles, fields, strict=True):
                 tiles.observe(field.reshape(-1, field.shape[-1]))
@@ -229,23 +229,29 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
         if self.bias is not None:
             outputs = outputs + self.bias.to(outputs.dtype)
         outputs = self.read_out(outputs)
-        height, width = (self._size(padded.shape[2 + axis], axis) for axis in (0, 1))
-        return outputs.transpose(1, 2).reshape(input.shape[0], -1, height, width)
+        return outputs.transpose(1, 2).reshape(input.shape[0], -1, *pixels(self, padded))
 
-    def _padded(self, inputs: Tensor) -> Tensor:
-        sides = self._reversed_padding_repeated_twice
-        if not any(sides):
-            return inputs
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        return F.pad(inputs, sides, mode=mode)
 
-    def _fields(self, part: Tensor) -> Tensor:
-        kernel: Any = self.kernel_size
-        return F.unfold(part, kernel, dilation=self.dilation, stride=self.stride).transpose(1, 2)  # type: ignore[arg-type]
+def pad(conv: nn.Conv2d, images: Tensor) -> Tensor:
+    """Images as a convolution pads them."""
+    sides = conv._reversed_padding_repeated_twice
+    mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
+    return F.pad(images, sides, mode=mode) if any(sides) else images
 
-    def _size(self, padded: int, axis: int) -> int:
-        reach = self.dilation[axis] * (self.kernel_size[axis] - 1)
-        return (padded - reach - 1) // self.stride[axis] + 1
+
+def receptive_fields(conv: nn.Conv2d, padded: Tensor) -> list[Tensor]:
+    """What the weights of each group of a convolution are multiplied with: [batch, pixel, row]."""
+    sizes: Any = {"kernel_size": conv.kernel_size, "dilation": conv.dilation, "stride": conv.stride}
+    return [F.unfold(part, **sizes).transpose(1, 2) for part in padded.chunk(conv.groups, dim=1)]
+
+
+def pixels(conv: nn.Conv2d, padded: Tensor) -> tuple[int, int]:
+    """Height and width of what a convolution makes of padded images."""
+    height, width = (
+        (size - conv.dilation[axis] * (conv.kernel_size[axis] - 1) - 1) // conv.stride[axis] + 1
+        for axis, size in enumerate(padded.shape[-2:])
+    )
+    return height, width
 
 
 def analog_class(module: nn.Module) -> type[AnalogLayer] | None:
@@ -260,11 +266,9 @@ def analog_class(module: nn.Module) -> type[AnalogLayer] | None:
     return None
 
 
+@cache
 def _conv1d_class(kind: type[nn.Module]) -> type[AnalogLayer]:
-    """AnalogConv1D as a subclass of transformers' own class, made once."""
-    for known in AnalogConv1D.__subclasses__():
-        if issubclass(known, kind):
-            return known
+    """AnalogConv1D as a subclass of transformers' own class."""
     return type("AnalogConv1D", (AnalogConv1D, kind), {"__module__": __name__, "__doc__": AnalogConv1D.__doc__})
 
 

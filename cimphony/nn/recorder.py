@@ -267,15 +267,15 @@ class Recorder(TorchFunctionMode):
         """torch's own attention module, which is one function: [token, image, feature] or [token, feature]."""
         width, heads = rest[0], rest[1]
         layer = self._layer
-        for part, tensor, size in (("q", query, width), ("k", key, width), ("v", value, width)):
-            inputs = tensor.shape[-1]
-            self._project(f"{layer}.{part}_proj", tensor.numel() // inputs, inputs, size)
+        for part, tensor in (("q", query), ("k", key), ("v", value)):
+            self._project(f"{layer}.{part}_proj", tensor, width)
         images = query.shape[1] if query.dim() == 3 else 1
         self._scores(images * heads, query.shape[0], width // heads, key.shape[0], width // heads)
-        self._project(f"{layer}.out_proj", query.numel() // width, width, width)
+        self._project(f"{layer}.out_proj", query, width)
 
-    def _project(self, layer: str, m: int, k: int, n: int) -> None:
-        self._found.append({"layer": layer, "kind": "static_matmul", "function": "linear", "m": m, "k": k, "n": n})
+    def _project(self, layer: str, inputs: Tensor, n: int) -> None:
+        shape = {"m": inputs.numel() // inputs.shape[-1], "k": inputs.shape[-1], "n": n}
+        self._found.append({"layer": layer, "kind": "static_matmul", "function": "linear", **shape})
 
     def _recurrent(self, name: str, args: Any) -> None:
         """The matrices of a recurrent layer, once for every token; its gates are not recorded."""

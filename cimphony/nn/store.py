@@ -5,8 +5,7 @@ The cells themselves are not stored: seed and age rebuild them, bit for bit.
 
 import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,13 +22,11 @@ from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers,
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.low_rank import RANKS, reshape_
 from cimphony.nn.programmed import Assignment, Axis
+from cimphony.nn.tiles import Tiles
+from cimphony.record import write_text
 
-CHIP_FILE, STATE_FILE, WEIGHTS_FILE, RANGES_FILE = (
-    "chip.yaml",
-    "cimphony.json",
-    "model.safetensors",
-    "ranges.safetensors",
-)
+CHIP_FILE, STATE_FILE = "chip.yaml", "cimphony.json"
+WEIGHTS_FILE, RANGES_FILE = "model.safetensors", "ranges.safetensors"
 ATTENTION_FILE = "attention.safetensors"  # scalers of attention on a chip
 
 
@@ -48,12 +45,12 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     else:
         save_file(_unshared(model.state_dict()), place / WEIGHTS_FILE)
     chip = next(iter(attention.values())).chip if attention else next(iter(layers.values())).tiles[0].chip
-    _write(place / CHIP_FILE, chip.to_yaml())
+    write_text(chip.to_yaml(), place / CHIP_FILE, "saved chip")
     if attention:
         scalers = {name: value for name, value in model.state_dict().items() if _is_scaler(name)}
         save_file(_unshared(scalers), place / ATTENTION_FILE)
     save_file(_ranges(layers), place / RANGES_FILE)
-    _write(place / STATE_FILE, json.dumps(_state(model, layers), indent=1) + "\n")
+    write_text(json.dumps(_state(model, layers), indent=1) + "\n", place / STATE_FILE, "saved model")
     return place
 
 
@@ -80,8 +77,7 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
         model.load_state_dict(load_file(place / ATTENTION_FILE), strict=False)
     layers = analog_layers(model)
     model.__dict__["_cimphony_digital"] = state["digital"]
-    for layer in layers.values():
-        _restore_ranges(layer, load_file(place / RANGES_FILE))
+    _restore_ranges(layers, load_file(place / RANGES_FILE))
     restore_acams(model, layers, state.get("acam", {"layers": {}, "passes": {}}))
     if state["seed"] is not None:
         program_(model, seed=state["seed"])
@@ -137,32 +133,39 @@ def _read_state(folder: Path) -> dict[str, Any]:
     raise DataError(f"{folder / STATE_FILE} has version {state['version']}; this library reads version 1")
 
 
+def _by_key(layers: dict[str, AnalogLayer]) -> Iterator[tuple[str, Tiles]]:
+    """All tiles, each with what the names of its tensors begin with."""
+    for name, layer in layers.items():
+        yield from ((f"{name}|{group}|", tiles) for group, tiles in enumerate(layer.tiles))
+
+
 def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
     """Calibration as float64 tensors: `LAYER|group|input` and `LAYER|group|MODE`, and the modes if assigned."""
     tensors: dict[str, Tensor] = {}
-    for name, layer in layers.items():
-        for group, tiles in enumerate(layer.tiles):
-            key = f"{name}|{group}|"
-            if tiles.input_range is not None:
-                tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
-            for mode, value in tiles.sum_range.items():
-                tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
-            if tiles.assignment is not None:
-                for mode, indices in tiles.assignment.modes.items():
-                    tensors[f"{key}{tiles.assignment.axis} {mode}"] = indices.clone()
+    for key, tiles in _by_key(layers):
+        if tiles.input_range is not None:
+            tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
+        for mode, value in tiles.sum_range.items():
+            tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
+        if tiles.assignment is not None:
+            for mode, indices in tiles.assignment.modes.items():
+                tensors[f"{key}{tiles.assignment.axis} {mode}"] = indices.clone()
     return tensors
 
 
-def _restore_ranges(layer: AnalogLayer, tensors: dict[str, Tensor]) -> None:
-    for group, tiles in enumerate(layer.tiles):
-        name = tiles.layer.removesuffix(f"[{group}]") if len(layer.tiles) > 1 else tiles.layer
-        key = f"{name}|{group}|"
+def _restore_ranges(layers: dict[str, AnalogLayer], tensors: dict[str, Tensor]) -> None:
+    for key, tiles in _by_key(layers):
         if key + "input" in tensors:
             tiles.input_range = float(tensors[key + "input"])
-        tiles.assignment = _assigned(tensors, key)
         for mode in tiles.unit.cell.bits:
             if key + mode in tensors:
                 tiles.sum_range[mode] = float(tensors[key + mode])
+        for axis in get_args(Axis):
+            modes: dict[Mode, Tensor] = {
+                mode: tensors[name] for mode in MODES if (name := f"{key}{axis} {mode}") in tensors
+            }
+            if modes:
+                tiles.assignment = Assignment(axis, modes)
 
 
 def _fingerprint(layer: nn.Module) -> str:
@@ -180,16 +183,6 @@ def _check_fingerprints(model: nn.Module, saved: dict[str, str], folder: Path) -
                 f"{folder} was saved with other weights than this model's: layer {name} differs. Load the model with "
                 "from_pretrained(folder), in the dtype it was saved in, then cim.load_"
             )
-
-
-def _assigned(tensors: dict[str, Tensor], key: str) -> Assignment | None:
-    for axis in get_args(Axis):
-        modes: dict[Mode, Tensor] = {
-            mode: tensors[f"{key}{axis} {mode}"] for mode in MODES if f"{key}{axis} {mode}" in tensors
-        }
-        if modes:
-            return Assignment(axis, modes)
-    return None
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:
@@ -215,10 +208,3 @@ def _is_scaler(name: str) -> bool:
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """safetensors wants each tensor in memory of its own."""
     return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(name, path)

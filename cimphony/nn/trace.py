@@ -20,7 +20,7 @@ from cimphony.nn.recorder import Recorder, live
 from cimphony.workload import Operation, Phase, Workload
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 _ATTENTION = "cimphony_trace"
 
@@ -64,7 +64,8 @@ def trace(
         name, model = name or Path(model).name, load_config(model)
     shapes, name = _on_meta(model), name or _name(model)
     passes = _Passes(shapes, name)
-    if inputs is not None or image is not None or not is_pretrained(passes.model) or _sees(passes.model):
+    inside = passes.model
+    if inputs is not None or image is not None or not is_pretrained(inside) or inside.main_input_name == "pixel_values":
         prompt = _run_once(passes, inputs, image, batch)
         if new_tokens:
             raise DataError(f"new_tokens = {new_tokens} is not possible: {name} runs once and generates nothing; use 0")
@@ -122,7 +123,7 @@ def _run_language(passes: _Passes, prompt: int, new_tokens: int, batch: int) -> 
         {"logits_to_keep": 1} if new_tokens and "logits_to_keep" in inspect.signature(model.forward).parameters else {}
     )
     cached = {"use_cache": True} if new_tokens else {}
-    result = passes.run("prefill", 1, live(_ids(batch, prompt)), **last, **cached)
+    result = passes.run("prefill", 1, _ids(batch, prompt), **last, **cached)
     kept = prompt
     for past, repeat in _mean_pasts(prompt, new_tokens):
         cache = getattr(result, "past_key_values", None)
@@ -131,8 +132,8 @@ def _run_language(passes: _Passes, prompt: int, new_tokens: int, batch: int) -> 
                 f"{passes.name} keeps no key-value cache, so its decode phase cannot be traced; use new_tokens=0"
             )
         if past > kept:
-            passes.run("decode", 0, live(_ids(batch, past - kept)), past_key_values=cache, **last, **cached)
-        result = passes.run("decode", repeat, live(_ids(batch, 1)), past_key_values=cache, **cached)
+            passes.run("decode", 0, _ids(batch, past - kept), past_key_values=cache, **last, **cached)
+        result = passes.run("decode", repeat, _ids(batch, 1), past_key_values=cache, **cached)
         kept = past + 1  # the pass has added its own token
 
 
@@ -147,7 +148,7 @@ def _mean_pasts(prompt: int, new_tokens: int) -> list[tuple[int, int]]:
 
 
 def _ids(batch: int, tokens: int) -> Tensor:
-    return torch.empty(batch, tokens, dtype=torch.long, device="meta")
+    return live(torch.empty(batch, tokens, dtype=torch.long, device="meta"))
 
 
 def _check_positions(passes: _Passes, tokens: int) -> None:
@@ -220,10 +221,6 @@ def _shape(size: Any, channels: int) -> tuple[int, int, int] | None:
     if len(sizes) not in (2, 3) or any(not isinstance(one, int) or one < 1 for one in sizes):
         raise DataError(f"image = {size!r} is not a size; give a side, (height, width) or (channels, height, width)")
     return sizes if len(sizes) == 3 else (channels, *sizes)  # type: ignore[return-value]
-
-
-def _sees(model: "PreTrainedModel") -> bool:
-    return model.main_input_name == "pixel_values"
 
 
 def _name(model: Any) -> str:

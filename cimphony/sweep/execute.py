@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -94,25 +95,27 @@ def _bar(title: str, total: int, show: bool) -> Iterator[_Bar]:
         yield _Bar(bar, title, total)
 
 
+@dataclass
 class _Run:
     """Points on their way to workers, which start with the first point that is missing."""
 
-    def __init__(
-        self, study: Study, store: Store, functions: Functions, workers: int | None, ray: str | bool, bar: _Bar
-    ) -> None:
-        self._study, self._store, self._bar = study, store, bar
-        self._functions, self._workers, self._ray = functions, workers, ray
-        self._crew: Crew | None = None
+    study: Study
+    store: Store
+    functions: Functions
+    workers: int | None
+    ray: str | bool
+    bar: _Bar
+    crew: Crew | None = None
 
     def measure(self, points: Sequence[Axes]) -> None:
         """Measure those of the points that have no record."""
-        missing = [axes for axes in points if digest(axes) not in self._store.points]
+        missing = [axes for axes in points if digest(axes) not in self.store.points]
         if len(missing) < len(points):
-            self._bar.known(len(points) - len(missing))
+            self.bar.known(len(points) - len(missing))
         if not missing:
             return
-        crew = self._crew = self._crew or self._hire(len(missing))
-        queue = _Queue(self._study, missing)
+        crew = self.crew = self.crew or self._hire(len(missing))
+        queue = _Queue(self.study, missing)
         working: dict[int, Axes] = {}
         while queue or working:
             for worker in (one for one in range(crew.size) if one not in working):
@@ -127,23 +130,23 @@ class _Run:
     def _keep(self, axes: Axes, found: Record | Died | Exception) -> None:
         if isinstance(found, Exception):
             raise DataError(str(found)) from None
-        record = found if isinstance(found, Record) else failed(self._study, axes, str(found))
-        self._store.put(record)
-        self._bar.advance(record)
+        record = found if isinstance(found, Record) else failed(self.study, axes, str(found))
+        self.store.put(record)
+        self.bar.advance(record)
 
     def _hire(self, points: int) -> Crew:
-        if self._ray:
-            address = self._ray if isinstance(self._ray, str) else None
-            return Cluster(self._study, self._functions, self._workers, address)
-        if self._workers == 0:
-            return Here(self._study, self._functions)
-        most = self._study.search.batch if self._study.search.kind == "optuna" else points
-        return Local(self._study, self._functions, min(self._workers or local_workers(self._study), most))
+        if self.ray:
+            address = self.ray if isinstance(self.ray, str) else None
+            return Cluster(self.study, self.functions, self.workers, address)
+        if self.workers == 0:
+            return Here(self.study, self.functions)
+        most = self.study.search.batch if self.study.search.kind == "optuna" else points
+        return Local(self.study, self.functions, min(self.workers or local_workers(self.study), most))
 
     def close(self) -> None:
         """Stop the workers."""
-        if self._crew is not None:
-            self._crew.close()
+        if self.crew is not None:
+            self.crew.close()
 
 
 class _Queue:
