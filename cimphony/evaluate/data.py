@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -72,25 +72,33 @@ def _read(spec: Any) -> list[str]:
 def _read_file(path: Path) -> list[str]:
     if not path.name.endswith(_FILES):
         raise DataError(f"text {str(path)!r} is of no known kind; give {', '.join(_FILES)}")
+    text = read_file(path, "text", ", ".join(_FILES))
+    return [_text(*line) for line in json_lines(text, path)] if ".jsonl" in path.suffixes[-2:] else [text]
+
+
+def read_file(path: Path, what: str, kinds: str) -> str:
+    """The content of a file in UTF-8, also .gz; DataError, naming `what` it is and the kinds to give instead."""
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"text {str(path)!r} is not UTF-8 (byte {error.start}); convert it to UTF-8") from None
+        raise DataError(f"{what} {str(path)!r} is not UTF-8 (byte {error.start}); convert it to UTF-8") from None
     except (OSError, EOFError) as error:
-        raise DataError(f"text {str(path)!r} cannot be read: {error}") from None
-    if ".jsonl" not in path.suffixes[-2:]:
-        return [text]
-    return [
-        _json_text(line, f"{path}, line {number}") for number, line in enumerate(text.splitlines(), 1) if line.strip()
-    ]
+        raise DataError(f"{what} {str(path)!r} cannot be read: {error}; give {kinds}") from None
 
 
-def _json_text(line: str, place: str) -> str:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON: {error}") from None
+def json_lines(text: str, path: Path) -> Iterator[tuple[Any, str]]:
+    """The value of each line that is not empty, and its place; DataError for one that is not JSON."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            try:
+                yield json.loads(line), place
+            except json.JSONDecodeError as error:
+                raise DataError(f"{place}: not JSON: {error}") from None
+
+
+def _text(value: Any, place: str) -> str:
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise DataError(f"{place}: a line must be a string, or an object with a string in the field 'text'")

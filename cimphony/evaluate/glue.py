@@ -1,6 +1,5 @@
 """GLUE tasks from their original tab-separated files, with their metrics. The files are the user's own."""
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cimphony.errors import DataError
+from cimphony.evaluate.data import read_file
 from cimphony.evaluate.metrics import evaluating, logits_of, run_batch
 
 Metric = Literal["accuracy", "matthews", "spearman"]
@@ -64,8 +64,7 @@ def load_glue(folder: str | Path, task: str, split: Literal["train", "dev"]) -> 
 
 def _parse(path: Path, task: str) -> Examples:
     layout = TASKS[task]
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    lines = content.decode("utf-8-sig").splitlines()[1 if layout.header else 0 :]
+    lines = read_file(path, "task file", "GLUE's own .tsv or .tsv.gz").splitlines()[1 if layout.header else 0 :]
     texts: list[tuple[str, ...]] = []
     labels: list[float] = []
     for number, line in enumerate(lines, start=1):

@@ -1,12 +1,12 @@
 """Tasks with an answer that can be checked: prompts, answers, demonstrations, and the pattern of an answer."""
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cimphony.errors import DataError
+from cimphony.evaluate.data import json_lines, read_file
 
 LAST_WORD = r"(\S+)\s*$"
 _FIELDS = {"prompt", "answer", "worked", "shot"}
@@ -78,31 +78,17 @@ def load_task(path: str | Path) -> Task:
     """
     settings: dict[str, Any] = {}
     asked: dict[bool, list[Question]] = {True: [], False: []}
-    for number, line in enumerate(_lines(Path(path)), 1):
-        row = _row(line, f"{path}, line {number}")
-        if row and "prompt" not in row:
+    for row in (_row(*line) for line in json_lines(read_file(Path(path), "task", "a file of JSON lines"), Path(path))):
+        if "prompt" not in row:
             settings |= row
-        elif row:
+        else:
             asked[row.get("shot", False)].append(Question(row["prompt"], row["answer"], row.get("worked", "")))
     if not asked[False]:
         raise DataError(f'task {str(path)!r} has no questions; a line is {{"prompt": ..., "answer": ...}}')
     return Task(Path(path).stem, tuple(asked[False]), tuple(asked[True]), **settings)
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"task {str(path)!r} cannot be read: {error}; give a file of JSON lines") from None
-
-
-def _row(line: str, place: str) -> dict[str, Any]:
-    if not line.strip():
-        return {}
-    try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON: {error}") from None
+def _row(row: Any, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{place}: a line is an object with prompt and answer")
     allowed = _FIELDS if "prompt" in row else _SETTINGS
