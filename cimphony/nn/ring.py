@@ -42,7 +42,7 @@ class RingLayer(CacheLayerMixin):
 
     def write(
         self, keys: Tensor, values: Tensor, time: Tensor, valid: Tensor | None, window: int
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Write voltages of new tokens [batch, head, token, feature]; return all columns these tokens may read.
 
         One token reads the ring after it was written. Several at once read the ring as it was, beside themselves.
@@ -51,21 +51,14 @@ class RingLayer(CacheLayerMixin):
             valid = torch.ones(keys.shape[0], keys.shape[2], dtype=torch.bool, device=keys.device)
         if self.keys is None:
             self._make(keys, values, window)
-        state = self._state()
-        both = (keys, values, time, valid)
-        if self.count == 0:
-            readable = both
-        else:
-            readable = (
-                torch.cat((state[0], keys), dim=2),
-                torch.cat((state[1], values), dim=2),
-                torch.cat((state[2], time)),
-                torch.cat((state[3], valid), dim=1),
-            )
+        state, new = self._state(), (keys, values, time, valid)
+        readable = new
+        if self.count:
+            readable = tuple(torch.cat(both, axis) for *both, axis in zip(state, new, (2, 2, 0, 1), strict=True))
         last = slice(-min(window, len(time)), None)
         slot = time[last] % window
-        for held, new in zip(state[:2], both[:2], strict=True):
-            held[:, :, slot] = new[:, :, last].detach()
+        for held, fresh in zip(state[:2], new[:2], strict=True):
+            held[:, :, slot] = fresh[:, :, last].detach()
         state[2][slot], state[3][:, slot] = time[last], valid[:, last]
         self.count += len(time)
         return state if len(time) == 1 else readable

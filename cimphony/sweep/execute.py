@@ -1,8 +1,8 @@
 """run_study: measures what is not yet recorded, keeps every point as it comes, and goes on after anything."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def run_study(
     check(study, tuple(functions))
     wanted: list[Axes] = []
     total = study.search.points or sum(1 for _ in study.grid())
-    with closing(Store(study, folder)) as store, _bar(study.name, total, progress) as bar:
+    with closing(Store(study, folder)) as store, _Bar(study.name, total, progress) as bar:
         if retry_failed:
             store.forget_failed()
         store.finish(wanted, complete=False)
@@ -58,41 +58,37 @@ def run_study(
                 run.measure(batch)
         finally:
             run.close()
-            missing = any(digest(axes) not in store.points for axes in wanted) or len(wanted) < _least(study)
+            least = 1 if study.search.points else total  # a search may end early, where everything is measured
+            missing = any(digest(axes) not in store.points for axes in wanted) or len(wanted) < least
             record = store.finish(wanted, complete=not missing)
     return record
 
 
-def _least(study: Study) -> int:
-    """Points without which a study is not complete; a search may end early, where everything is measured."""
-    return 1 if study.search.kind != "grid" else sum(1 for _ in study.grid())
-
-
-class _Bar:
+class _Bar(Progress):
     """One line with points done and failed, and the time left."""
 
-    def __init__(self, bar: Progress, title: str, total: int) -> None:
-        self._bar, self._failed = bar, 0
-        self._task = bar.add_task(title, total=total, said="")
+    def __init__(self, title: str, total: int, show: bool) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[said]}"),
+        )
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        shown = show and console.is_terminal
+        super().__init__(*columns, *times, console=console, transient=True, disable=not shown)
+        self._failed, self._points = 0, self.add_task(title, total=total, said="")
 
-    def advance(self, record: Record) -> None:
+    def measured(self, record: Record) -> None:
         """One more point."""
         self._failed += record.results["status"] == "failed"
-        self._bar.update(self._task, advance=1, said=f"{self._failed} failed" if self._failed else "")
+        self.update(self._points, advance=1, said=f"{self._failed} failed" if self._failed else "")
 
     def known(self, count: int) -> None:
         """Points that were there already take no part in the time left."""
-        task = self._bar.tasks[0]
-        self._bar.reset(self._task, total=task.total, completed=int(task.completed) + count, said=task.fields["said"])
-
-
-@contextmanager
-def _bar(title: str, total: int, show: bool) -> Iterator[_Bar]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, transient=True, disable=not (show and console.is_terminal)) as bar:
-        yield _Bar(bar, title, total)
+        task = self.tasks[0]
+        self.reset(self._points, total=task.total, completed=int(task.completed) + count, said=task.fields["said"])
 
 
 @dataclass
@@ -132,7 +128,7 @@ class _Run:
             raise DataError(str(found)) from None
         record = found if isinstance(found, Record) else failed(self.study, axes, str(found))
         self.store.put(record)
-        self.bar.advance(record)
+        self.bar.measured(record)
 
     def _hire(self, points: int) -> Crew:
         if self.ray:
