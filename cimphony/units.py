@@ -9,17 +9,19 @@ _SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604
 
 
 def format_quantity(value: float, unit: str, digits: int = 3) -> str:
-    """`format_quantity(7.8e-13, "J") == "0.780 pJ"`; areas are given in mm2 or µm2."""
+    """`format_quantity(7.8e-13, "J") == "780 fJ"`; areas are given in mm2 or µm2."""
     if unit == "m2":
         scale, name = (1e6, "mm²") if abs(value) >= 1e-8 else (1e12, "µm²")
         return f"{value * scale:.{digits}g} {name}"
     if value == 0:
         return f"0 {unit}"
-    fitting = [power for power in _PREFIXES if abs(value) >= 0.9995 * 10.0**power]
-    exponent = max(fitting, default=-18)
+    least = 0 if unit.startswith("/") else -18  # 0.3 /s, not 300 m/s, which is a speed
+    fitting = [power for power in _PREFIXES if power >= least and abs(value) >= 0.9995 * 10.0**power]
+    exponent = max(fitting, default=least)
     scaled = value / 10.0**exponent
     decimals = max(0, digits - len(str(int(abs(scaled)))))
-    return f"{scaled:.{decimals}f} {_PREFIXES[exponent]}{unit}".rstrip()
+    shown = f"{scaled:.{decimals}f}" if abs(scaled) >= 0.9995 else f"{scaled:.{digits}g}"
+    return f"{shown} {_PREFIXES[exponent]}{unit}".rstrip()
 
 
 def format_count(value: float) -> str:

@@ -76,6 +76,11 @@ def test_a_bad_field_is_one_clear_sentence(changes: dict, message: str) -> None:
         ("name: x\nnode: 1.0e-9\n", "units is missing"),
         ("base: nowhere\nname: x\n", "neither a preset nor a file"),
         ("base: self.yaml\nname: x\n", "leads back to itself"),
+        ("base: hyflexpim\nname: x\nname: y\n", "'name' is given twice in line 3"),
+        ("base: hyflexpim\n\tname: x\n", "in line 2"),
+        ("base: hyflexpim\nnode: 22\n", "22 m is no technology node: 22 nm is 22.0e-9"),
+        ("base: hyflexpim\nunits: {crossbar: {rows: 1}}\n", "choose one of crossbar, .* correct the name 'crossbar'"),
+        ("base: hyflexpim\npolicy: {norms: sfu}\n", "policy.norms = 'norms' is not allowed"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
     ],
 )
@@ -84,6 +89,12 @@ def test_a_bad_file_is_one_clear_sentence(tmp_path: Path, text: str, message: st
     path.write_text(text)
     with pytest.raises(ChipError, match=message):
         load_chip(path)
+
+
+def test_a_file_without_a_name_is_called_like_itself(tmp_path: Path) -> None:
+    path = tmp_path / "tall.yaml"
+    path.write_text("base: hyflexpim\nunits: {analog: {rows: 128}}\n")
+    assert load_chip(path).name == "tall"
 
 
 def test_unknown_chip_lists_the_presets() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
 from typer.testing import CliRunner
 
 from cimphony.chip import chip_names, load_chip
@@ -138,12 +139,21 @@ def test_demo_from_start_to_report(tmp_path):
         ("run demo --chip ideal --chip ideal", "two chips are named 'ideal'"),
         ("run demo --chip ideal --tasks missing.jsonl", "cannot be read"),
         ("run demo --chip ideal --only noise", "choose from programming, read"),
+        ("run encoder-decoder --chip ideal", "measures language models that go on with a text"),
+        ("run wordy --chip ideal", "3000 words are not bytes"),
+        ("run wordy --chip ideal --tasks words.jsonl", "no tokenizer"),
         ("report missing.json", "cannot be read"),
         ("reproduce nothing", "choose one of"),
         ("chips show nope", "neither a preset nor a file"),
     ],
 )
-def test_bad_input_is_one_line(arguments, words):
+def test_bad_input_is_one_line(arguments, words, tmp_path):
+    (tmp_path / "words.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    for name, model in (("encoder-decoder", T5ForConditionalGeneration), ("wordy", GPT2LMHeadModel)):
+        if name in arguments:
+            small = {"d_model": 4, "d_ff": 4, "d_kv": 4, "num_layers": 1, "num_heads": 1, "n_layer": 1, "n_head": 1}
+            config = model.config_class(vocab_size=3000, bos_token_id=1, eos_token_id=1, **small)
+            model(config).save_pretrained(tmp_path / name)
     assert words in run(*arguments.split(), code=1)
 
 

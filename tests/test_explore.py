@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from cimphony.chip import chip_names, load_chip
 from cimphony.cli import app
 from cimphony.cost import estimate
+from cimphony.cost.scaling import at_node
 from cimphony.errors import ChipError, DataError
-from cimphony.explore import ExploreServer, Workbench, at_node, knobs
+from cimphony.explore import ExploreServer, Workbench, knobs
 from cimphony.workload import Operation, Workload
 from tests.browser import visit
 

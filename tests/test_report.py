@@ -153,6 +153,18 @@ def test_accuracy_table():
     assert accuracy_table([evaluation(metric="accuracy")]).rows[1][4] == "+0.100"
 
 
+def test_layers_that_nobody_left_out_are_named():
+    record = evaluation()
+    assert accuracy_table([record]).note == ""
+    row = {"layer": "experts", "runs_on": "digital", "why": "Experts: only linear layers and Conv2d go on a crossbar"}
+    digital = record.model_copy(update={"layers": [*record.layers, row]})
+    assert accuracy_table([digital]).note.startswith("not on the chip: experts (")
+
+
+def test_notes_of_a_chip_are_assumptions_of_its_runs():
+    assert evaluation().chip["notes"][0] in render_report([evaluation()]).replace("&#x27;", "'").replace("&#39;", "'")
+
+
 def test_chips_that_leave_work_out_are_marked():
     attention = Operation(layer="a", kind="dynamic_matmul", m=4, k=64, n=4)
     linear = Operation(layer="w", kind="static_matmul", m=4, k=256, n=128)
@@ -188,6 +200,7 @@ def test_cost_table_compares_with_the_last_chip():
         (factor(20, 10), "2×"),
         (factor(1, 40), "1/40"),
         (factor(1, 0), "–"),
+        (quantity(0.266, "/s"), "0.266 /s"),
         (quantity(2e-3, "m2"), "2,000 mm²"),
         (quantity(None, "J"), "–"),
         (against(0.9, 0.95, True), "−0.050"),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cimphony.chip.devices import LogLinearDevice
-from cimphony.chip.part import Component, Count, NonNegative, Part, Positive
+from cimphony.chip.part import Component, Count, Node, NonNegative, Part, Positive
 from cimphony.chip.pricing import ACAM_ACTIONS, check_components
 
 CodeBits = Annotated[int, Field(ge=2, le=10)]
@@ -58,7 +58,7 @@ class AcamCell(Part):
 
     energy: NonNegative = Field(description="energy of one search of one cell [J]")
     area: NonNegative = Field(description="area of one cell with its share of the periphery [m2]")
-    node: Positive | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
+    node: Node | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
     source: str = Field("", description="where the numbers come from")
 
 

@@ -11,7 +11,7 @@ from cimphony.chip.acam import AcamUnit
 from cimphony.chip.crossbar import CrossbarUnit
 from cimphony.chip.explain import explain
 from cimphony.chip.gain_cell import GainCellAttentionUnit
-from cimphony.chip.part import Count, Part, Positive
+from cimphony.chip.part import Count, Node, Part, Positive
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.chip.switches import NON_IDEALITIES, check_names, switch_off
 from cimphony.errors import ChipError
@@ -38,7 +38,7 @@ class Chip(Part):
 
     name: str = Field(min_length=1, max_length=80)
     source: str = Field("", description="the publication or measurement that the numbers come from")
-    node: Positive = Field(description="technology node [m]")
+    node: Node = Field(description="technology node [m]")
     voltage: Positive | None = Field(None, description="supply voltage [V]; none: the node's nominal voltage")
     units: dict[str, Unit] = Field(min_length=1)
     policy: dict[OperationKind, str] = Field(

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cimphony.chip.acam import Acam
 from cimphony.chip.devices import Device
-from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, NonNegative, Part, Positive
+from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, Node, NonNegative, Part, Positive
 from cimphony.chip.pricing import CROSSBAR_ACTIONS, check_components
 
 CellBits = Annotated[int, Field(ge=1, le=8)]
@@ -187,7 +187,7 @@ class Adc(Part):
     area: NonNegative | None = Field(
         None, description="area of one converter [m2]; none: from the survey where that is the law, else not counted"
     )
-    node: Positive | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
+    node: Node | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
     source: str = Field("", description="where the numbers come from")
 
 

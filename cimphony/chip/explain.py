@@ -11,7 +11,7 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any]
     details = error.errors(include_url=False)
     first, others = details[0], len(details) - 1
     name = data.get("name")
-    path = [str(part) for part in first["loc"] if not _is_tag(part, first, data)]
+    path = [str(part) for part in first["loc"] if part != "[key]" and not _is_tag(part, first, data)]
     field = ".".join(path)
     more = f" ({others} more {'error' if others == 1 else 'errors'} after this one)" if others else ""
     return f"chip {name!r}: {_sentence(first, field, path, model)}{more}"
@@ -30,7 +30,10 @@ def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) 
     if kind == "missing":
         return f"{field} is missing; add it to the description"
     if kind == "union_tag_not_found":
-        return f"{field}.kind is missing; choose one of {detail['ctx'].get('expected_tags', 'the unit kinds')}"
+        here = _parts_at(model, detail["loc"])
+        here = here if len(here) > 1 else _parts_at(model, detail["loc"][:-1])
+        kinds = [kind for part in here for kind in get_args(part.model_fields["kind"].annotation)]
+        return f"{field}.kind is missing; choose one of {', '.join(kinds)}, or correct the name {path[-1]!r}"
     if kind == "union_tag_invalid":
         context = detail["ctx"]
         return f"{field}.kind = {context['tag']!r} is unknown; choose one of {context['expected_tags']}"
@@ -54,7 +57,12 @@ def _is_tag(part: Any, detail: Any, data: dict[str, Any]) -> bool:
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Names of the fields of the part that a path leads to; walks unions by their tag."""
+    """Names of the fields of the part that a path leads to."""
+    return list(dict.fromkeys(name for part in _parts_at(model, path) for name in part.model_fields))
+
+
+def _parts_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[Any]:
+    """The parts that a path may lead to; walks unions by their tag."""
     candidates: list[Any] = [model]
     for step in path:
         following: list[Any] = []
@@ -65,10 +73,7 @@ def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
             elif fields.get("kind") is not None and step in get_args(fields["kind"].annotation):
                 following.append(candidate)
         candidates = following or candidates  # a dictionary key keeps the values' type
-    names: list[str] = []
-    for candidate in candidates:
-        names += [name for name in candidate.model_fields if name not in names]
-    return names
+    return candidates
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

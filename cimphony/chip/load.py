@@ -6,9 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from cimphony.chip.chip import Chip, build_chip
+from cimphony.chip.strict_yaml import parse_yaml
 from cimphony.errors import ChipError
 
 _PRESETS = files("cimphony") / "chips"
@@ -22,12 +21,15 @@ def chip_names() -> list[str]:
 def load_chip(name: str | Path) -> Chip:
     """A chip by preset name, or from a YAML file.
 
-    A file may say `base: NAME` and give only what differs: mappings merge, anything else replaces.
+    A file may say `base: NAME` and give only what differs: mappings merge, anything else replaces. Without a `name`
+    of its own it is called like its file.
     Raises ChipError where the chip is unknown, the file is no YAML mapping, or a field is not valid.
     """
     if str(name) in chip_names():
         return _preset(str(name))
-    return chip_from(_read(Path(name)), Path(name).parent)
+    path = Path(name)
+    data = _read(path)
+    return chip_from({"name": path.stem, **data} if "base" in data else data, path.parent)
 
 
 def check_chip(chip: object) -> None:
@@ -46,12 +48,12 @@ def _preset(name: str) -> Chip:
     return build_chip(_resolve(_parse((_PRESETS / f"{name}.yaml").read_text(encoding="utf-8"), name), None, (name,)))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, asked: str = "") -> dict[str, Any]:
     if not path.is_file():
-        close = difflib.get_close_matches(str(path), chip_names(), n=1)
+        close = difflib.get_close_matches(path.name if asked else str(path), chip_names(), n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ChipError(
-            f"chip {str(path)!r} is neither a preset nor a file; {hint}Presets: {', '.join(chip_names())}. "
+            f"{asked}chip {str(path)!r} is neither a preset nor a file; {hint}Presets: {', '.join(chip_names())}. "
             "Or give the path of a YAML file."
         )
     try:
@@ -62,9 +64,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, name: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ChipError(f"{name} is not valid YAML: {str(error).splitlines()[0]}") from None
+        data = parse_yaml(text)
+    except ValueError as error:
+        raise ChipError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ChipError(
             f"{name}: a chip file is a mapping of fields, not {type(data).__name__}; start with 'name: ...'"
@@ -81,7 +83,7 @@ def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -
     if base in chip_names():
         parent = _parse((_PRESETS / f"{base}.yaml").read_text(encoding="utf-8"), base)
     else:
-        parent = _read((folder or Path()) / str(base))
+        parent = _read((folder or Path()) / str(base), "base: ")
     whole = build_chip(_resolve(parent, folder, (*seen, str(base))))
     return _merge(whole.model_dump(), data)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Mode = Literal["slc", "mlc"]
 MODES: tuple[Mode, ...] = ("slc", "mlc")
@@ -11,6 +11,15 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _in_metres(node: float) -> float:
+    if node > 1e-5:
+        raise ValueError(f"{node:g} m is no technology node: 22 nm is 22.0e-9")
+    return node
+
+
+Node = Annotated[float, Field(gt=0), AfterValidator(_in_metres)]
 
 
 class Part(BaseModel):
@@ -37,5 +46,5 @@ class Component(Part):
     area: NonNegative = Field(0.0, description="area of one instance [m2]")
     leakage: NonNegative = Field(0.0, description="static power of one instance [W]")
     per: str = Field("array", description="what one instance serves: array, row, column, adc, module, pu, chip ...")
-    node: Positive | None = Field(None, description="technology node of the numbers [m]; none: the chip's own node")
+    node: Node | None = Field(None, description="technology node of the numbers [m]; none: the chip's own node")
     source: str = Field("", description="where the numbers come from")

@@ -13,6 +13,8 @@ from cimphony.cli.show import keeping
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record
 
+_BYTES = 384  # words of a byte-level model: the bytes, and a few of its own
+
 
 def evaluate(
     model_name: str, chips: Sequence[Chip], data: str, folder: Path, *, max_tokens: int, **population: Any
@@ -22,16 +24,11 @@ def evaluate(
     Args:
         population: seeds, ages and what else `evaluate_chips` takes.
     """
-    from cimphony.evaluate import evaluate_chips, last_windows, load_model, load_text, perplexity, token_name
+    from cimphony.evaluate import evaluate_chips, last_windows, load_text, perplexity, token_name
     from cimphony.evaluate.data import CALIBRATION
 
     paths = _record_paths(chips, folder)
-    model, tokenizer = load_model(model_name)
-    if not model.can_generate():
-        raise DataError(
-            f"run measures the perplexity of language models that generate; {model_name} is a {type(model).__name__}. "
-            "Measure it from Python: cimphony.evaluate_chips takes any metric"
-        )
+    model, tokenizer = _language_model(model_name)
     tokens = load_text(data, tokenizer)
     window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
     settings = {"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
@@ -58,7 +55,6 @@ def ask(
         asking: `mode`, `shots` and `limit`, None where the task decides.
         population: seeds, ages and what else `evaluate_chips` takes.
     """
-    from cimphony.evaluate import load_model
     from cimphony.evaluate.generation import evaluate_generation
     from cimphony.evaluate.tasks import load_task
 
@@ -74,7 +70,9 @@ def ask(
 
             for name, loaded in harness_tasks(spec).items():
                 found[name] = partial(evaluate_harness, task=name, loaded=loaded, **asking)
-    model, tokenizer = load_model(model_name)
+    model, tokenizer = _language_model(model_name)
+    if tokenizer is None:
+        raise DataError(f"{model_name} has no tokenizer, and tasks are texts; save one in the model's folder")
     population |= {"settings": {"name": model_name}}
     with keeping(folder):
         return [
@@ -82,6 +80,24 @@ def ask(
             for name, measure in found.items()
             for chip, path in zip(chips, paths, strict=True)
         ]
+
+
+def _language_model(name: str) -> tuple[Any, Any]:
+    """A model that goes on with a text, and its tokenizer, None where its tokens are bytes."""
+    from cimphony.evaluate import load_model
+
+    model, tokenizer = load_model(name)
+    if not model.can_generate() or model.config.is_encoder_decoder:
+        raise DataError(
+            f"run measures language models that go on with a text; {name} is a {type(model).__name__}. Measure it "
+            "from Python: cimphony.evaluate_chips takes any metric"
+        )
+    words = model.config.vocab_size
+    if tokenizer is None and words > _BYTES:
+        raise DataError(
+            f"{name} has no tokenizer, and {words} words are not bytes; save its tokenizer in the folder of the model"
+        )
+    return model, tokenizer
 
 
 def _beside(path: Path, task: str) -> Path:

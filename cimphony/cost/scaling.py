@@ -6,7 +6,9 @@ delay are polynomials in the supply voltage.
 """
 
 from functools import cache
+from typing import Any
 
+from cimphony.chip import Acam, Adc, Chip, CrossbarUnit, SurveyLaw
 from cimphony.errors import ChipError
 
 NODES = (180, 130, 90, 65, 45, 32, 20, 16, 14, 10, 7)
@@ -62,6 +64,24 @@ _ENERGY = {  # quadratic in V, highest power first
     10: (0.2068, -0.09311, 0.02375),
     7: (0.1776, -0.09097, 0.02447),
 }
+
+
+def at_node(chip: Chip, node: float) -> Chip:
+    """The same circuits at another technology node [m].
+
+    Energies and areas stay those of the node they are known at, so that `estimate` scales them and says so; times do
+    not change. Raises ChipError for a node that is not possible.
+    """
+    changes: dict[str, Any] = {"node": node}
+    for name, unit in chip.units.items():
+        for key, part in getattr(unit, "components", {}).items():
+            changes |= {} if part.node else {f"units.{name}.components.{key}.node": chip.node}
+        readout = unit.adc if isinstance(unit, CrossbarUnit) else None
+        if isinstance(readout, Adc) and not readout.node and not isinstance(readout.energy_law, SurveyLaw):
+            changes[f"units.{name}.adc.node"] = chip.node  # the survey knows every node
+        if isinstance(readout, Acam) and readout.cell and not readout.cell.node:
+            changes[f"units.{name}.adc.cell.node"] = chip.node
+    return chip.replace(changes)
 
 
 def nominal_voltage(node: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cimphony.chip import Acam, Adc, Chip, CrossbarUnit, GpuUnit, SurveyLaw
+from cimphony.chip import Adc, Chip, CrossbarUnit, GpuUnit
 from cimphony.cost.scaling import NODES
 
 _POWERS = tuple(2**power for power in range(3, 12))
@@ -68,21 +68,3 @@ def _crossbar(unit: CrossbarUnit, name: str) -> list[Knob]:
 def _knob(path: str, label: str, values: Iterable[Any], value: Any, unit: str = "") -> Knob:
     others = [one for one in values if abs(one - value) > 1e-9 * abs(value)]
     return Knob(path, label, tuple(sorted([*others, value])), value, unit)
-
-
-def at_node(chip: Chip, node: float) -> Chip:
-    """The same circuits at another technology node [m].
-
-    Energies and areas stay those of the node they are known at, so that `estimate` scales them and says so; times do
-    not change. Raises ChipError for a node that is not possible.
-    """
-    changes: dict[str, Any] = {"node": node}
-    for name, unit in chip.units.items():
-        for key, part in getattr(unit, "components", {}).items():
-            changes |= {} if part.node else {f"units.{name}.components.{key}.node": chip.node}
-        readout = unit.adc if isinstance(unit, CrossbarUnit) else None
-        if isinstance(readout, Adc) and not readout.node and not isinstance(readout.energy_law, SurveyLaw):
-            changes[f"units.{name}.adc.node"] = chip.node  # the survey knows every node
-        if isinstance(readout, Acam) and readout.cell and not readout.cell.node:
-            changes[f"units.{name}.adc.cell.node"] = chip.node
-    return chip.replace(changes)

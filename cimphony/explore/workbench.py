@@ -11,8 +11,9 @@ import yaml
 from cimphony.chip import Chip
 from cimphony.cost import estimate
 from cimphony.cost.report import VIEWS
+from cimphony.cost.scaling import at_node
 from cimphony.errors import DataError
-from cimphony.explore.knobs import at_node, knobs
+from cimphony.explore.knobs import knobs
 from cimphony.report import Table, breakdown_table, cost_table
 from cimphony.units import format_quantity
 from cimphony.workload import Workload

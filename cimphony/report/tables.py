@@ -9,7 +9,10 @@ from cimphony.report.words import MISSING, against, age_words, factor, number, q
 
 _NUMBERS = frozenset((1, 2, 3))
 _LESS = ("perplexity", "loss", "error", "energy", "latency", "interval", "area", "power", "chips")
-PARTLY_NOTE = "* has no unit for some matrix products: they are not in these numbers (see the assumptions)"
+PARTLY_NOTE = (
+    "* has no unit for some matrix products: they are not in these numbers (see the assumptions, in --json or a report)"
+)
+_NATURAL = ("excluded", "not included", "a table look-up, exact", "computed exactly in the model's own precision")
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,15 @@ def accuracy_table(records: Sequence[Record]) -> Table:
     rows = [("digital", MISSING, MISSING, number(results.get("digital")), MISSING, MISSING)]
     rows += [_accuracy_row(record, group) for record in records for group in ordered(record.results)]
     columns = ("Chip", "Age", "Reads", name.capitalize(), "Against digital", "Chips")
-    return Table(caption, columns, tuple(rows), frozenset((3, 4, 5)))
+    return Table(caption, columns, tuple(rows), frozenset((3, 4, 5)), _left_out(records))
+
+
+def _left_out(records: Sequence[Record]) -> str:
+    """Layers with weights that are digital though nobody asked for it."""
+    digital = [row for record in records for row in record.layers if row.get("runs_on") == "digital"]
+    names = list(dict.fromkeys(str(row["layer"]) for row in digital if row.get("why") not in _NATURAL))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"not on the chip: {', '.join(names[:3])}{more} (why: see the layers in the report)" if names else ""
 
 
 def ordered(results: dict[str, Any]) -> list[dict[str, Any]]:

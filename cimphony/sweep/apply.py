@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 
 from cimphony.chip import Chip, load_chip
 from cimphony.chip.part import Part
+from cimphony.cost.scaling import at_node
 from cimphony.errors import ChipError, DataError
 from cimphony.sweep.study import MEASURES, Axes, Method, Scalar, Study, Work, of_chip
 from cimphony.units import parse_seconds
@@ -38,7 +39,9 @@ class Point:
             changes[f"{crossbar}.fidelity"] = given["fidelity"]
         if self.method is not None and self.method.slc_rate is not None:  # cost reads the same rate
             changes[f"{crossbar}.cell.slc_rate"] = self.method.slc_rate
-        return chip.replace(changes) if changes else chip
+        node = changes.pop("node", None)
+        chip = chip.replace(changes) if changes else chip
+        return chip if node is None else at_node(chip, float(node))
 
     @property
     def work(self) -> Work:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from cimphony.chip import Chip, load_chip
 from cimphony.chip.load import chip_from
 from cimphony.chip.part import Count, Fraction, Part
+from cimphony.chip.strict_yaml import parse_yaml
 from cimphony.errors import DataError
 
 Scalar = bool | int | float | str | None
@@ -262,11 +263,11 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"study {str(path)!r} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"study {str(path)!r} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise DataError(f"study {str(path)!r} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise DataError(
             f"study {str(path)!r} is a mapping of fields, not {type(data).__name__}; start with 'name: ...'"

@@ -44,12 +44,15 @@ def test_a_chip_file_beside_the_study_is_taken_in(tmp_path):
 
 def test_what_a_point_is():
     axes = {"sigma": 0.2, "wide": 256, "workload.prompt": 7, "age": "1h", "seed": 4, "fidelity": "effective"}
-    fields = {"sigma": ["units.analog.cell.device.mlc.multiplicative"], "wide": ["units.analog.rows", "node"]}
+    fields = {
+        "sigma": ["units.analog.cell.device.mlc.multiplicative"],
+        "wide": ["units.analog.rows", "units.analog.columns"],
+    }
     asked = study(axes={name: {"values": [value], "fields": fields.get(name, [])} for name, value in axes.items()})
     check(asked)
     chip = Point(asked, {**axes, "wide": 64}).chip
     assert chip.units["analog"].cell.device["mlc"].multiplicative == 0.2
-    assert (chip.units["analog"].rows, chip.node) == (64, 64)
+    assert (chip.units["analog"].rows, chip.units["analog"].columns) == (64, 64)
     assert chip.units["analog"].fidelity == "effective"
     assert Point(asked, axes).work.prompt == 7
     assert Point(asked, axes).age == 3600
@@ -113,6 +116,13 @@ def test_bad_definitions(changes, words):
 def test_what_is_checked_before_anything_runs(changes, words):
     with pytest.raises(CimphonyError, match=re.escape(words)):
         check(study(**changes))
+
+
+def test_a_node_as_an_axis_scales_prices():
+    """As in `explore`: a component keeps the node that its numbers are of."""
+    asked = study(axes={"node": [32e-9]}, measures=["energy"])
+    (chip,) = (Point(asked, axes).chip for axes in asked.grid())
+    assert (chip.node, chip.units["analog"].components["rram"].node) == (32e-9, 65e-9)
 
 
 def test_files_that_are_no_study(tmp_path):
