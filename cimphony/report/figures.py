@@ -23,15 +23,11 @@ def accuracy_figure(records: Sequence[Record]) -> Figure:
     digital = records[0].results.get("digital")
     shown = [x for trace in traces for x in trace["x"]] + ([] if digital is None else [digital])
     wide = bool(shown) and min(shown) > 0 and max(shown) / min(shown) > 20
-    axis = {
-        "title": {"text": _label(measure(records[0].results)), "font": {"size": 13}},
-        "type": "log" if wide else "linear",
-    }
+    axis = _titled(measure(records[0].results), type="log" if wide else "linear")
     if shown and not wide:
         room = 0.06 * (max(shown) - min(shown)) or 0.01
         axis["range"] = [min(shown) - room, max(shown) + room]
-    ticks = [_label(f"{chip} · {age_words(age)}") for chip, age in slots]
-    rows = {"tickvals": list(range(len(slots))), "ticktext": ticks, "range": [len(slots) - 0.5, -0.5]}
+    rows = _rows(f"{chip} · {age_words(age)}" for chip, age in slots)
     layout = _layout(70 + 46 * max(1, len(slots)) + 50, axis, rows, showlegend=True)
     if digital is not None:
         traces.append(_digital_line(digital, len(slots)))
@@ -40,41 +36,34 @@ def accuracy_figure(records: Sequence[Record]) -> Figure:
 
 def _fidelity_traces(records: Sequence[Record], slots: list[tuple[str, float]], fidelity: str) -> list[Figure]:
     colour, symbol, shift = _FIDELITIES[fidelity]
-    points = [
-        (slots.index((chip_name(r), p["age"])), p)
-        for r in records
-        for p in r.results["points"]
-        if p["fidelity"] == fidelity
-    ]
-    groups = [
-        (slots.index((chip_name(r), g["age"])), g)
-        for r in records
-        for g in r.results["groups"]
-        if g["fidelity"] == fidelity
-    ]
+    points, groups = (
+        [
+            (slots.index((chip_name(record), one["age"])) + shift, one)
+            for record in records
+            for one in record.results[kind]
+            if one["fidelity"] == fidelity
+        ]
+        for kind in ("points", "groups")
+    )
     if not points:
         return []
-    seeds = {
+    common = {"type": "scatter", "mode": "markers", "hoverinfo": "text", "name": f"{fidelity} reads"}
+    seeds = common | {
         "x": [point["value"] for _, point in points],
-        "y": [slot + shift for slot, _ in points],
+        "y": [row for row, _ in points],
         "text": [f"chip {point['seed']}: {number(point['value'])}" for _, point in points],
         "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.55},
     }
-    means = {
+    whiskers = [group.get("sd") or 0 for _, group in groups]
+    means = common | {
         "x": [group["mean"] for _, group in groups],
-        "y": [slot + shift - 0.13 for slot, _ in groups],
+        "y": [row - 0.13 for row, _ in groups],
         "text": [f"mean {number(group['mean'])}" for _, group in groups],
-        "error_x": {
-            "array": [group.get("sd") or 0 for _, group in groups],
-            "color": colour,
-            "thickness": 1.5,
-            "width": 4,
-        },
+        "error_x": {"array": whiskers, "color": colour, "thickness": 1.5, "width": 4},
         "marker": {"color": colour, "symbol": "line-ns-open", "size": 12, "line": {"width": 2.5, "color": colour}},
         "showlegend": False,
     }
-    common = {"type": "scatter", "mode": "markers", "hoverinfo": "text", "name": f"{fidelity} reads"}
-    return [{**common, **seeds}, {**common, **means}]
+    return [seeds, means]
 
 
 def _digital_line(value: float, slots: int) -> Figure:
@@ -105,8 +94,7 @@ def _panel(found: Sequence[tuple[str, float]], unit: str) -> Figure:
         "textfont": {"color": "var(--ink)"}, "marker": {"color": "var(--series-1)", "size": 9},
     }  # fmt: skip
     axis = {"type": "log", "range": [low - 0.15 * room, high + 0.75 * room], "showticklabels": False, "dtick": 1}
-    rows = {"tickvals": trace["y"], "ticktext": [_label(name) for name, _ in found], "range": [len(found) - 0.5, -0.5]}
-    return {"data": [trace], "layout": _layout(24 + 34 * len(found), axis, rows)}
+    return {"data": [trace], "layout": _layout(24 + 34 * len(found), axis, _rows(name for name, _ in found))}
 
 
 def share_figure(reports: Sequence[dict[str, Any]], by: str) -> Figure:
@@ -118,8 +106,7 @@ def share_figure(reports: Sequence[dict[str, Any]], by: str) -> Figure:
     if max(rest, default=0.0) > 1e-6:
         traces.append(_bar("the rest", rest, _SERIES - 1))
     axis = {"ticksuffix": " %", "range": [0, 100], "dtick": 25}
-    ticks = [_label(marked_name(report)) for report in reports]
-    rows = {"tickvals": list(range(len(reports))), "ticktext": ticks, "range": [len(reports) - 0.5, -0.5]}
+    rows = _rows(map(marked_name, reports))
     layout = _layout(40 + 40 * len(reports), axis, rows, barmode="stack", bargap=0.35)
     return {"data": traces, "layout": layout}
 
@@ -147,13 +134,9 @@ def _bar(name: str, shares: Sequence[float], index: int) -> Figure:
 
 
 def _layout(height: int, x: Figure, y: Figure, **more: Any) -> Figure:
-    quiet = {
-        "fixedrange": True,
-        "zeroline": False,
-        "gridcolor": "var(--line)",
-        "linecolor": "var(--line)",
-        "automargin": True,
-    }
+    lines = {"gridcolor": "var(--line)", "linecolor": "var(--line)"}
+    quiet = {"fixedrange": True, "zeroline": False, **lines, "automargin": True}
+    below = {"x": 0, "y": 0, "yref": "container", "yanchor": "bottom"}
     return {
         "height": height,
         "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
@@ -161,20 +144,23 @@ def _layout(height: int, x: Figure, y: Figure, **more: Any) -> Figure:
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "hoverlabel": {"bgcolor": "var(--paper)", "font": {"color": "var(--ink)"}, "bordercolor": "var(--line)"},
-        "legend": {
-            "orientation": "h",
-            "traceorder": "normal",
-            "x": 0,
-            "y": 0,
-            "yref": "container",
-            "yanchor": "bottom",
-        },
+        "legend": {"orientation": "h", "traceorder": "normal", **below},
         "dragmode": False,
         "showlegend": False,
         "xaxis": {**quiet, **x},
         "yaxis": {**quiet, "showgrid": False, "ticks": "", **y},
         **more,
     }
+
+
+def _rows(names: Iterable[str]) -> Figure:
+    """An axis of names, the first at the top."""
+    labels = [_label(name) for name in names]
+    return {"tickvals": list(range(len(labels))), "ticktext": labels, "range": [len(labels) - 0.5, -0.5]}
+
+
+def _titled(text: str, **more: Any) -> Figure:
+    return {"title": {"text": _label(text), "font": {"size": 13}}, **more}
 
 
 def _label(text: str, most: int = 32) -> str:
@@ -196,12 +182,10 @@ def claims_figure(drawn: dict[str, Any]) -> Figure:
         names = [_label(f"published: {one['name']}, {number(one['y'])}") for one in points]
         marker = {"color": "var(--ink)", "symbol": "x-thin-open", "size": 9, "line": {"width": 2}}
         places = {"x": [one["x"] for one in points], "y": [one["y"] for one in points]}
-        traces.append(
-            {"type": "scatter", "mode": "markers", "name": "published", "text": names, "hoverinfo": "text", **places}
-            | {"marker": marker}
-        )
-    x = {"title": {"text": _label(drawn.get("x", "")), "font": {"size": 13}}, "type": _scale(drawn), "showgrid": False}
-    y = {"title": {"text": _label(drawn.get("y", "")), "font": {"size": 13}}, "showgrid": True, "rangemode": "tozero"}
+        named = {"name": "published", "text": names, "hoverinfo": "text"}
+        traces.append({"type": "scatter", "mode": "markers", **named, **places, "marker": marker})
+    x = _titled(drawn.get("x", ""), type=_scale(drawn), showgrid=False)
+    y = _titled(drawn.get("y", ""), showgrid=True, rangemode="tozero")
     return {"data": traces, "layout": _layout(330 + 13 * len(traces), x, y, showlegend=True, hovermode="closest")}
 
 
@@ -235,7 +219,7 @@ def sensitivity_figure(rows: Sequence[dict[str, Any]], what: str) -> Figure | No
         "xgap": 2, "ygap": 2, "texttemplate": "%{z:.3g}", "customdata": names, "showscale": False,
         "hovertemplate": f"%{{customdata}}<br>{what} %{{z:.4g}}<extra></extra>",
     }  # fmt: skip
-    x = {"title": {"text": "block", "font": {"size": 13}}, "type": "category", "showgrid": False}
+    x = _titled("block", type="category", showgrid=False)
     y = {"type": "category", "autorange": "reversed", "automargin": True}
     return {"data": [heat], "layout": _layout(110 + 34 * len(kinds), x, y)}
 
@@ -258,11 +242,8 @@ def placement_figure(report: dict[str, Any]) -> Figure | None:
         "hovertext": [_told(segment, level, size) for segment in segments],
     }
     columns = placed["chips"] * per_chip
-    x = {
-        "title": {"text": _label(f"{level} ({placed['chips']} x {per_chip})"), "font": {"size": 13}},
-        "range": [-0.6, columns - 0.4],
-    }
-    y = {"title": {"text": "arrays taken, %", "font": {"size": 13}}, "range": [0, 100], "showgrid": True}
+    x = _titled(f"{level} ({placed['chips']} x {per_chip})", range=[-0.6, columns - 0.4])
+    y = _titled("arrays taken, %", range=[0, 100], showgrid=True)
     return {"data": [bars], "layout": _layout(260, x, y, barmode="overlay", bargap=0.15)}
 
 

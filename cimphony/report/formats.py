@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cimphony.record import Record
-from cimphony.report.study import axes_of, failures_table, front_table, is_summary, measures_of, spread_of, studies
+from cimphony.report.study import axes_of, failures_table, front_table, measures_of, sort_out, spread_of
 from cimphony.report.tables import (
     Table,
     accuracy_table,
@@ -26,11 +26,10 @@ from cimphony.report.tables import (
 
 def to_markdown(records: Sequence[Record], title: str) -> str:
     """The tables of a report, its assumptions and its runs."""
-    found = studies(records)
-    runs = [record for record in records if record.kind != "point" and not (found and is_summary(record))]
+    found, runs = sort_out(records)
     told = [*runs, *(study.overview() for study in found)]
-    parts = [f"# {_text(title)}", *(_table(one) for study in found for one in (front_table(study),
-             failures_table(study)) if one.rows)]  # fmt: skip
+    tables = [table for study in found for table in (front_table(study), failures_table(study))]
+    parts = [f"# {_text(title)}", *(_table(table) for table in tables if table.rows)]
     parts += [_table(accuracy_table(same)) for same in series(run for run in runs if run.kind == "evaluation")]
     parts += [_table(cost_table(run.results)) for run in runs if run.kind == "cost"]
     parts += [_table(claims_table(run.results)) for run in runs if run.kind == "claims"]
@@ -61,16 +60,13 @@ def to_json(records: Sequence[Record]) -> str:
     return json.dumps(list(to_rows(records)), indent=1, ensure_ascii=False) + "\n"
 
 
-def to_rows(records: Iterable[Record]) -> Iterable[dict[str, Any]]:
+def to_rows(records: Sequence[Record]) -> Iterable[dict[str, Any]]:
     """Points of studies and evaluations, chips of cost records, claims, and whatever else stands in rows."""
-    records = list(records)
-    found = studies(records)
+    found, runs = sort_out(records)
     for study in found:
         yield from map(_point, study.points)
-    for record in records:
-        if record.kind != "point" and not (found and is_summary(record)):
-            for row in _rows(record):
-                yield {"run": record.title, "kind": record.kind, **row}
+    for run in runs:
+        yield from ({"run": run.title, "kind": run.kind, **row} for row in _rows(run))
 
 
 def _point(point: Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cimphony.record import Record, write_text
 from cimphony.report import sections
 from cimphony.report.formats import to_csv, to_json, to_markdown
 from cimphony.report.html import Html, element
-from cimphony.report.study import is_summary, studies
+from cimphony.report.study import sort_out
 
 Format = Literal["html", "md", "csv", "json"]  # the page, its tables, every number
 _HERE = files("cimphony") / "report"
@@ -22,8 +22,7 @@ def render_report(records: Sequence[Record], title: str | None = None) -> str:
     """The HTML of a report of one or more records."""
     if not records:
         raise DataError(_NO_RECORDS)
-    found = studies(records)
-    runs = [record for record in records if record.kind != "point" and not (found and is_summary(record))]
+    found, runs = sort_out(records)
     told = [*runs, *(study.overview() for study in found)]
     title = title or (told[0].title if len(told) == 1 else "Cimphony report")
     figures: sections.Figures = {}

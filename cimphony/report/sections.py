@@ -40,6 +40,7 @@ from cimphony.report.tables import (
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
 Figures = dict[str, Figure]
+_INTERRUPTED = "Interrupted: only finished points are here."
 _SHORT = 20  # a longer list of assumptions is folded
 
 
@@ -68,9 +69,8 @@ def _evaluation_sentence(record: Record) -> Html:
 def _cost_sentence(record: Record) -> Html:
     reports = record.results["reports"]
     last = reports[-1]
-    best = min(
-        (one for one in reports if not partly_costed(one)), default=last, key=lambda report: report["totals"]["energy"]
-    )
+    whole = [one for one in reports if not partly_costed(one)]
+    best = min(whole, default=last, key=lambda report: report["totals"]["energy"])
     totals = best["totals"]
     lead = element("strong", f"{quantity(totals['energy'], 'J')} and {quantity(totals['latency'], 's')} a request")
     if best is last:
@@ -86,20 +86,14 @@ def evaluation(records: Sequence[Record], figures: Figures) -> Html:
         settings = together[0].settings
         named = (("model", model_name(settings)), ("text", plain(settings.get("data", ""))))
         name = ", ".join(f"{kind} {one}" for kind, one in named if one not in ("", MISSING)).capitalize()
-        plotted = accuracy_figure(together)
-        label = (
-            f"Plot of {measure(together[0].results)}: one point per simulated chip, the mean, one standard deviation"
-        )
+        plotted, measured = accuracy_figure(together), measure(together[0].results)
+        label = f"Plot of {measured}: one point per simulated chip, the mean, one standard deviation"
         caption = "One point per simulated chip; the bar is the mean, its whisker one standard deviation."
         parts += [
             element("h3", name) if name else "",
             table(accuracy_table(together)),
             plot(figures, plotted, label, caption) if plotted["data"] else "",
-            *(
-                note("Interrupted: only finished points are here.")
-                for _ in together[:1]
-                if not all(r.complete for r in together)
-            ),
+            "" if all(record.complete for record in together) else note(_INTERRUPTED),
         ]
     return section("Does the model still work?", *parts)
 
@@ -197,17 +191,7 @@ def claims(record: Record, figures: Figures) -> Html:
     """A paper's claims beside ours, and its figures drawn again."""
     results = record.results
     counts = [(verdict.capitalize(), number) for verdict, number in results.get("counts", {}).items()]
-    drawn = [
-        plot(
-            figures,
-            claims_figure(one),
-            f"Figure {one['figure']} drawn again",
-            f"Figure {one['figure']}: {one['title']}",
-        )
-        if "series" in one
-        else gallery(one)
-        for one in results.get("figures", [])
-    ]
+    drawn = [redrawn(one, figures) for one in results.get("figures", [])]
     moved = results.get("sensitivity")
     if moved:
         drawn.append(table(mapping_table("What moves the ratios, one assumption changed", moved)))
@@ -216,14 +200,16 @@ def claims(record: Record, figures: Figures) -> Html:
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
 
 
-def gallery(drawn: dict[str, Any]) -> Html:
-    """Pictures side by side, each with its name below."""
+def redrawn(drawn: dict[str, Any], figures: Figures) -> Html:
+    """A figure of a paper: a plot, or pictures side by side, each with its name below."""
+    caption = f"Figure {drawn['figure']}: {drawn['title']}"
+    if "series" in drawn:
+        return plot(figures, claims_figure(drawn), f"Figure {drawn['figure']} drawn again", caption)
     images = [
         element("figure", grey_image(one["rows"], one["name"]), element("figcaption", one["name"]))
         for one in drawn["pictures"]
     ]
-    caption = element("figcaption", f"Figure {drawn['figure']}: {drawn['title']}")
-    return element("figure", element("div", images, class_="gallery"), caption, class_="across")
+    return element("figure", element("div", images, class_="gallery"), element("figcaption", caption), class_="across")
 
 
 def study(found: Study) -> Html:
@@ -236,7 +222,7 @@ def study(found: Study) -> Html:
     return section(
         found.name,
         element("p", question) if question else "",
-        note("Interrupted: only finished points are here.") if unfinished else "",
+        note(_INTERRUPTED) if unfinished else "",
         pairs(counted.items()),
         element("div", embedded(text, class_="study-data"), class_="study"),
         fold("The front as a table", table(front_table(found))),

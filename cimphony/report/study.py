@@ -1,6 +1,7 @@
 """Studies: the points of one question in columns, which of them nothing else beats, and one row of text for each."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -104,6 +105,12 @@ def studies(records: Iterable[Record]) -> list[Study]:
         if name not in points:
             points[name] = [_from_row(summary, row) for row in summary.results["points"]]
     return [Study(name, tuple(found), summaries.get(name)) for name, found in points.items() if found]
+
+
+def sort_out(records: Sequence[Record]) -> tuple[list[Study], list[Record]]:
+    """The studies among some records, and the runs that belong to none."""
+    found = studies(records)
+    return found, [one for one in records if one.kind != "point" and not (found and is_summary(one))]
 
 
 def is_summary(record: Record) -> bool:
@@ -210,9 +217,6 @@ def _told(point: Record, names: Sequence[str]) -> list[str]:
 
 def failures_table(study: Study) -> Table:
     """Points that failed, by their message."""
-    counts: dict[str, int] = {}
-    for point in study.points:
-        if _failed(point):
-            counts[str(point.results.get("message") or "failed")] = counts.get(str(point.results.get("message")), 0) + 1
+    counts = Counter(str(point.results.get("message") or "failed") for point in study.points if _failed(point))
     rows = tuple((message, str(count)) for message, count in counts.items())
     return Table("Points that failed", ("Message", "Points"), rows, frozenset((1,)))
