@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -23,6 +23,7 @@ Unit = Annotated[
 OperationKind = Literal[
     "static_matmul", "adapter", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"
 ]
+_Kind = TypeVar("_Kind", bound=Part)
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
     "adapter": ("crossbar", "gpu"),
@@ -96,6 +97,15 @@ class Chip(Part):
         """The unit that runs this kind of operation, or None where it stays digital."""
         name = self.policy.get(operation)
         return None if name is None else self.units[name]
+
+    def unit(self, name: str, kind: type[_Kind]) -> _Kind:
+        """The unit of a name, known to be of a class such as CrossbarUnit. Raises ChipError where it is another."""
+        found = self.units.get(name)
+        if not isinstance(found, kind):
+            raise ChipError(
+                f"chip {self.name!r}: units.{name} is no {kind.__name__}; its units: {', '.join(self.units)}"
+            )
+        return found
 
     @property
     def adapter_unit(self) -> str | None:

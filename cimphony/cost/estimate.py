@@ -1,14 +1,25 @@
 """estimate: a workload on a chip, from counts of actions to energy, time and area. Nothing runs, no torch."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-from cimphony.chip import AcamUnit, Chip, CrossbarUnit, GainCellAttentionUnit, GpuUnit, Link, NorPimUnit, check_chip
+from cimphony.chip import (
+    AcamUnit,
+    Chip,
+    CrossbarUnit,
+    GainCellAttentionUnit,
+    GpuUnit,
+    Link,
+    NorPimUnit,
+    Unit,
+    check_chip,
+)
 from cimphony.cost.acam import acam_said, is_fused, on_acam, score_row, spare_arrays
 from cimphony.cost.crossbar import activation_bytes, on_crossbar, partial_bytes, pass_time
 from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import Amounts, CostReport, Entry
-from cimphony.cost.schedule import BlockTimes, in_chain, passes, share_rate, spread, static_times
+from cimphony.cost.schedule import Times, in_chain, passes, spread, static_times
 from cimphony.cost.work import Job, job_on, unit_instances
 from cimphony.mapping import BlockPlacement, Placement, place, place_layer, settle
 from cimphony.units import format_count
@@ -39,7 +50,7 @@ class _Estimate:
         self.prices: Prices = price(chip)
         self.entries: list[Entry] = []
         self.digital: dict[str, list[float]] = {}  # kind -> operations, multiply-adds or elements without a unit
-        self.shared: dict[str, float] = {}  # busy time of what all blocks share
+        self.shared: dict[str, float] = defaultdict(float)  # busy time of what all blocks share
         self.missing_links: set[str] = set()
         self.used_links: set[str] = set()
         self.tiles = 1.0  # pieces that attention scores are cut into
@@ -56,7 +67,8 @@ class _Estimate:
             interval = max(self.slowest, *self.shared.values(), 0.0)
         else:
             for block in self.workload.blocks:
-                self._sequential(block)
+                for at in range(len(block.operations)):
+                    self._operation(block, at)
             interval = sum(entry.latency for entry in self.entries) / self.placement.chips
         parts = [part for parts in self.prices.units.values() for part in parts]
         chips = self.placement.chips
@@ -74,7 +86,7 @@ class _Estimate:
     # blocks in a pipeline, each with its share of the chips
 
     def _pipelined(self, unit: CrossbarUnit, placed: BlockPlacement) -> None:
-        times = BlockTimes()
+        times: Times = defaultdict(float)
         for phase in PHASES:
             ops = [(at, one) for at, one in enumerate(placed.block.operations) if one.phase == phase]
             seconds = 0.0
@@ -85,35 +97,35 @@ class _Estimate:
             self._beside(placed, beside, seconds, times)
             for at, one in ops:
                 if one.kind != "static_matmul" and not (beside and one.kind == "adapter"):
-                    self._other(placed, at, one, times)
-        self.slowest = max(self.slowest, times.interval(self.overlap))
+                    self._operation(placed.block, at, placed, times)
+        busy = times.values()
+        self.slowest = max(self.slowest, max(busy, default=0.0) if self.overlap else sum(busy))
 
     def _static(
-        self, unit: CrossbarUnit, placed: BlockPlacement, products: Sequence[tuple[int, Operation]], times: BlockTimes
+        self, unit: CrossbarUnit, placed: BlockPlacement, products: Sequence[tuple[int, Operation]], times: Times
     ) -> float:
         name = self.placement.unit
         layers = {layer.layer: layer for layer in placed.layers}
         jobs = [on_crossbar(unit, one, layers[one.layer]) for _, one in products]
         busy, latency = static_times(unit, placed, products)
-        times.add(name, busy)
+        times[name] += busy
         for (_, one), job, seconds in zip(products, jobs, spread(latency, jobs), strict=True):
             self._enter(name, placed.block, one, job, seconds)
         return latency
 
     def _beside(
-        self, placed: BlockPlacement, adapters: Sequence[tuple[int, Operation]], hidden: float, times: BlockTimes
+        self, placed: BlockPlacement, adapters: Sequence[tuple[int, Operation]], hidden: float, times: Times
     ) -> None:
         """Adapters on a crossbar unit of their own, while their base layers run: only longer ones take time."""
         if not adapters or self.placement.adapters is None:
             return
         name, stored = self.placement.adapters.unit, self.placement.adapters.blocks
-        unit = self.chip.units[name]
-        assert isinstance(unit, CrossbarUnit)
+        unit = self.chip.unit(name, CrossbarUnit)
         own = next(one for one in stored if placed.block.names[0] in one.block.names)
         jobs, latency = list[Job](), 0.0
         for passed in passes(adapters):
             busy, seconds = static_times(unit, own, passed)
-            times.add(name, busy)
+            times[name] += busy
             latency += seconds
             layers = [place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by) for _, one in passed]
             jobs += [on_crossbar(unit, one, layer) for (_, one), layer in zip(passed, layers, strict=True)]
@@ -121,49 +133,57 @@ class _Estimate:
         for (_, one), job, seconds in zip(adapters, jobs, longer, strict=True):
             self._enter(name, placed.block, one, job, seconds)
 
-    def _other(self, placed: BlockPlacement, at: int, operation: Operation, times: BlockTimes) -> None:
-        name = self.chip.policy.get(operation.kind)
-        unit = self.chip.units[name] if name else None
-        if name and isinstance(unit, AcamUnit):
-            self._on_acam(name, unit, placed.block, at, placed)
+    def _operation(
+        self, block: Block, at: int, placed: BlockPlacement | None = None, times: Times | None = None
+    ) -> None:
+        """An operation without stored weights, in a placed block or, without one, after whatever came before."""
+        operation = block.operations[at]
+        name = self.chip.policy.get(operation.kind, "")
+        unit = self.chip.units.get(name)
+        if isinstance(unit, AcamUnit):
+            self._on_acam(name, unit, block, at, placed)
             return
-        job = None if unit is None else job_on(unit, operation)
-        if name is None or unit is None or job is None:
-            self._stays_digital(placed.block, operation)
-            return
+        job = job_on(unit, operation) if unit else None
+        if unit is None or job is None:
+            self._stays_digital(block, operation)
+        elif placed is None or times is None:
+            self._enter(name, block, operation, job, job.seconds / unit_instances(unit))
+        else:
+            self._enter(name, block, operation, job, self._latency(name, unit, operation, job, placed, times))
+
+    def _latency(
+        self, name: str, unit: Unit, operation: Operation, job: Job, placed: BlockPlacement, times: Times
+    ) -> float:
+        """Of a job in a block [s], on the block's share of a unit; what it keeps busy goes to the times."""
         all_instances = unit_instances(unit) * self.placement.chips
         if isinstance(unit, GpuUnit):
-            self.shared[name] = self.shared.get(name, 0.0) + job.seconds * placed.repetitions / all_instances
-            latency = job.seconds
-        elif isinstance(unit, GainCellAttentionUnit):  # every layer has arrays of its own
-            times.add(name, job.seconds)
-            latency = job.seconds
-        else:
-            share = placed.share or min(1.0, self.placement.level_share)
-            mean, moment = share_rate(share, all_instances)
-            times.add(name, job.seconds / mean)
-            latency = job.seconds / moment
-            if isinstance(unit, NorPimUnit):
-                scores = operation.m * operation.n * operation.groups * unit.bits / 8
-                self.tiles = max(self.tiles, scores / (unit.module_bytes * moment))
-        self._enter(name, placed.block, operation, job, latency)
+            self.shared[name] += job.seconds * placed.repetitions / all_instances
+            return job.seconds
+        if isinstance(unit, GainCellAttentionUnit):  # every layer has arrays of its own
+            times[name] += job.seconds
+            return job.seconds
+        mean = (placed.share or min(1.0, self.placement.level_share)) * all_instances  # in a stream
+        moment = max(1.0, mean)
+        times[name] += job.seconds / mean
+        if isinstance(unit, NorPimUnit):
+            scores = operation.m * operation.n * operation.groups * unit.bits / 8
+            self.tiles = max(self.tiles, scores / (unit.module_bytes * moment))
+        return job.seconds / moment
 
     def _on_acam(self, name: str, unit: AcamUnit, block: Block, at: int, placed: BlockPlacement | None) -> None:
         """On arrays that hold the identity: any of them serves any block, one operation at a time takes them all."""
-        operation, arrays = block.operations[at], self.chip.units[unit.arrays]
-        assert isinstance(arrays, CrossbarUnit)
+        operation, arrays = block.operations[at], self.chip.unit(unit.arrays, CrossbarUnit)
         if placed and is_fused(self.chip.unit_for("static_matmul"), placed, at):
             self.fused += len(block.names)
             return
         job = on_acam(unit, arrays, operation, score_row(block.operations, at))
         have = spare_arrays(unit, self.chip, self.placement)
-        key, repeats = f"{name}.arrays", len(block.names)
-        self.shared[key] = self.shared.get(key, 0.0) + job.seconds * repeats / have
+        self.shared[f"{name}.arrays"] += job.seconds * len(block.names) / have
         at_once = max(1.0, have / self.placement.chips)  # those of one chip
         latency = max(job.seconds / at_once, pass_time(arrays) * operation.repeat)
         self._enter(name, block, operation, job, latency, self.prices.units[unit.arrays])
 
-    def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: BlockTimes) -> None:
+    def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: Times) -> None:
         """Partial sums between the units that share one copy of a block, and its result to the next block."""
         numbers = last.m * last.n * last.groups * last.repeat
         together = self.placement.levels(placed)
@@ -178,9 +198,7 @@ class _Estimate:
             if share:
                 self._transfer(link, placed, last, size * share, None)
 
-    def _transfer(
-        self, name: str, placed: BlockPlacement, last: Operation, size: float, times: BlockTimes | None
-    ) -> None:
+    def _transfer(self, name: str, placed: BlockPlacement, last: Operation, size: float, times: Times | None) -> None:
         """Bytes over a link; those that hold the block up go into its times, all of them share the link."""
         link: Link | None = self.chip.links.get(name)
         if link is None:
@@ -189,26 +207,11 @@ class _Estimate:
         self.used_links.add(name)
         key, seconds, repeats = f"link.{name}", size / link.bandwidth, placed.repetitions
         if times is not None:
-            times.add(key, seconds / placed.copies)
-        self.shared[key] = self.shared.get(key, 0.0) + seconds * repeats / self.placement.chips
+            times[key] += seconds / placed.copies
+        self.shared[key] += seconds * repeats / self.placement.chips
         entry = Entry(key, placed.block.layers(last), last.phase, "link", size * link.energy * repeats)
         entry.latency = (seconds + link.latency * last.repeat) * repeats
         self.entries.append(entry)
-
-    # one processor, one operation after the other
-
-    def _sequential(self, block: Block) -> None:
-        for at, operation in enumerate(block.operations):
-            name = self.chip.policy.get(operation.kind)
-            unit = self.chip.units[name] if name else None
-            if name and isinstance(unit, AcamUnit):
-                self._on_acam(name, unit, block, at, None)
-                continue
-            job = None if unit is None else job_on(unit, operation)
-            if name is None or unit is None or job is None:
-                self._stays_digital(block, operation)
-            else:
-                self._enter(name, block, operation, job, job.seconds / unit_instances(unit))
 
     # entries
 
@@ -314,9 +317,7 @@ def _redundancy(placement: Placement) -> list[str]:
 
 def _copies(run: _Estimate) -> str:
     most = max(run.placement.blocks, key=lambda one: one.copies)
-    unit = run.chip.unit_for("static_matmul")
-    assert isinstance(unit, CrossbarUnit)
-    kind = unit.schedule.copies
+    kind = run.chip.unit(run.placement.unit, CrossbarUnit).schedule.copies
     if kind == "one":
         return "every weight is stored once; spare arrays stay empty"
     balance = ", in perfect balance (an upper bound)" if kind == "ideal" else ""

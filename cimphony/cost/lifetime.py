@@ -127,8 +127,4 @@ def _block_cells(unit: CrossbarUnit, write: Write, block: BlockPlacement) -> tup
 
 
 def _one_copy(chip: Chip) -> Chip:
-    name = chip.policy["static_matmul"]
-    unit = chip.units[name]
-    assert isinstance(unit, CrossbarUnit)
-    single = unit.model_copy(update={"schedule": unit.schedule.model_copy(update={"copies": "one"})})
-    return chip.model_copy(update={"units": {**chip.units, name: single}})
+    return chip.replace({f"units.{chip.policy['static_matmul']}.schedule.copies": "one"})

@@ -4,8 +4,8 @@ Inside a block the static products follow one another token by token; neighbours
 side. The other units of the block's share wait for them, or overlap with other requests where the chip says so.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from cimphony.chip import CrossbarUnit
 from cimphony.cost.crossbar import pass_time
@@ -13,20 +13,7 @@ from cimphony.cost.job import Job
 from cimphony.mapping import BlockPlacement
 from cimphony.workload import Operation
 
-
-@dataclass
-class BlockTimes:
-    """Busy time of each unit in one repetition of a block [s a request], and what is shared by all blocks."""
-
-    busy: dict[str, float] = field(default_factory=dict[str, float])
-
-    def add(self, unit: str, seconds: float) -> None:
-        """Another operation on a unit."""
-        self.busy[unit] = self.busy.get(unit, 0.0) + seconds
-
-    def interval(self, overlap: bool) -> float:
-        """Time between two requests that this block can keep up with [s]."""
-        return max(self.busy.values(), default=0.0) if overlap else sum(self.busy.values())
+Times = defaultdict[str, float]  # busy time of each unit in one repetition of a block [s a request]
 
 
 def static_times(
@@ -40,11 +27,6 @@ def static_times(
     read = pass_time(unit) * max(operation.repeat for _, operation in operations)
     vectors = max(operation.m for _, operation in operations) / placed.copies
     return vectors * read, (_depth(operations) - 1 + max(1.0, vectors)) * read
-
-
-def share_rate(share: float, instances: float) -> tuple[float, float]:
-    """Instances that a block's share stands for: on average in a stream, and at one moment (at least one)."""
-    return share * instances, max(1.0, share * instances)
 
 
 def spread(total: float, jobs: Sequence[Job]) -> list[float]:

@@ -9,7 +9,7 @@ import math
 from functools import cache
 from typing import Any
 
-from cimphony.chip import Chip, CubicMultiplier, GainCellAttentionUnit, load_chip
+from cimphony.chip import Chip, CubicMultiplier, GainCellAttentionUnit, GpuUnit, load_chip
 from cimphony.cost import CostReport, estimate
 from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.record import Record
@@ -54,22 +54,13 @@ def _cost(chip: str, batch: int = 1) -> CostReport:
 def _half(gpu: str) -> Chip:
     """The GPU in half precision, and without what it draws when idle, as the readings leave out."""
     found = load_chip(gpu)
-    unit = found.units["gpu"]
-    idle = getattr(unit, "idle_power", 0.0)
-    return found.replace(
-        {
-            "units.gpu.bits": 16,
-            "units.gpu.peak": HALF_PRECISION[gpu],
-            "units.gpu.power": getattr(unit, "power", 0.0) - idle,
-            "units.gpu.idle_power": 0.0,
-        }
-    )
+    unit = found.unit("gpu", GpuUnit)
+    changes = {"bits": 16, "peak": HALF_PRECISION[gpu], "power": unit.power - unit.idle_power, "idle_power": 0.0}
+    return found.replace({f"units.gpu.{field}": value for field, value in changes.items()})
 
 
 def _unit(chip: str) -> GainCellAttentionUnit:
-    found = load_chip(chip).units["attention"]
-    assert isinstance(found, GainCellAttentionUnit)
-    return found
+    return load_chip(chip).unit("attention", GainCellAttentionUnit)
 
 
 def latency(chip: str) -> float:
@@ -107,18 +98,15 @@ def energy(chip: str, gpu: str, roofline: bool = False) -> float:
 
 def bandwidth_reached(chip: str, gpu: str) -> float:
     """Share of the memory bandwidth that a published reading stands for, at 4 bytes a number [%]."""
-    unit = load_chip(gpu).units["gpu"]
     moved = 2 * HEADS * SIZE * CONTEXT * 4  # keys and values of one text
-    return 100 * moved / READINGS[gpu][0] / getattr(unit, "bandwidth", math.inf)
+    return 100 * moved / READINGS[gpu][0] / load_chip(gpu).unit("gpu", GpuUnit).bandwidth
 
 
 def bits(chip: str, signal: str) -> float:
     """Of the queries, the memories or a readout."""
     unit = _unit(chip)
-    levels = {
-        "query": unit.pulses.input_levels, "memory": unit.cell.levels, "output": unit.pulses.output_levels,
-    }[signal]  # fmt: skip
-    return math.log2(levels or math.inf)
+    levels = {"query": unit.pulses.input_levels, "memory": unit.cell.levels, "output": unit.pulses.output_levels}
+    return math.log2(levels[signal] or math.inf)
 
 
 def retention(chip: str) -> float:
@@ -135,7 +123,9 @@ def decay(chip: str) -> float:
 def current(chip: str, volts: float) -> float:
     """Of a cell at a stored voltage [uA]."""
     above = volts - _unit(chip).cell.middle
-    return 1e6 * sum(factor * above**power for power, factor in enumerate(_multiplier(chip).polynomial))
+    multiplier = _unit(chip).cell.multiplier
+    assert isinstance(multiplier, CubicMultiplier)
+    return 1e6 * sum(factor * above**power for power, factor in enumerate(multiplier.polynomial))
 
 
 def slope(chip: str) -> float:
@@ -144,12 +134,6 @@ def slope(chip: str) -> float:
     points = [cell.middle * (index / 5000 - 1) for index in range(10_001)]
     values = [current(chip, cell.middle + point) for point in points]
     return sum(y * f for y, f in zip(points, values, strict=True)) / sum(y * y for y in points)
-
-
-def _multiplier(chip: str) -> CubicMultiplier:
-    found = _unit(chip).cell.multiplier
-    assert isinstance(found, CubicMultiplier)
-    return found
 
 
 def claims(chip: str = CHIP) -> list[Claim]:

@@ -88,12 +88,6 @@ def area_gain(chip: str, rate: float = 0.05) -> float:
     return slc / hybrid
 
 
-def _analog(chip: str) -> CrossbarUnit:
-    unit = load_chip(chip).units["analog"]
-    assert isinstance(unit, CrossbarUnit)
-    return unit
-
-
 def _one_copy(chip: Chip) -> Chip:
     return chip.replace({"units.analog.schedule.copies": "one"})
 
@@ -155,22 +149,21 @@ def adc_share(chip: str, column: str) -> float:
 
 def lossless_bits(chip: str, top: int) -> float:
     """Converter bits that tell every sum of a column of levels 0 to `top` apart; flipped columns halve the sum."""
-    unit = _analog(chip)
+    unit = load_chip(chip).unit("analog", CrossbarUnit)
     return math.ceil(math.log2(unit.rows * top // (2 if unit.encoding.flip else 1) + 1))
 
 
 def converter_cycle(chip: str) -> float:
     """Time of one read at 1.28 GS/s [ns]."""
-    adc = _analog(chip).converter
+    adc = load_chip(chip).unit("analog", CrossbarUnit).converter
     assert adc is not None
     return adc.columns_per_adc / 1.28
 
 
 def nor_rate(chip: str, reading: str) -> float:
     """INT8 products a cycle of a digital module."""
-    unit = load_chip(chip).replace({"units.digital.reading": reading}).units["digital"]
-    assert isinstance(unit, NorPimUnit)
-    return unit.operations_per_cycle
+    read = load_chip(chip).replace({"units.digital.reading": reading})
+    return read.unit("digital", NorPimUnit).operations_per_cycle
 
 
 def bus_cycles(chip: str, size: int) -> float:
@@ -215,8 +208,7 @@ def years(chip: str, tokens: int, logic: bool) -> float:
 
 def scores_memory(chip: str, tokens: int = 8192) -> float:
     """Attention scores of a BERT-Large layer over the digital memory of a processing unit."""
-    unit = load_chip(chip).units["digital"]
-    assert isinstance(unit, NorPimUnit)
+    unit = load_chip(chip).unit("digital", NorPimUnit)
     return 16 * tokens**2 / (unit.module_bytes * unit.count["module"])
 
 

@@ -35,8 +35,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Held-out points by quantity: how many, mean and largest absolute error, mean with what is not modelled."""
     found: dict[str, dict[str, float]] = {}
     for quantity in QUANTITIES:
-        errors = [abs(row["error"]) for row in rows if row["quantity"] == quantity and row["role"] == "held out"]
-        beyond = [abs(row["error"]) for row in rows if row["quantity"] == quantity and row["role"] == "not modelled"]
+        errors, beyond = (
+            [abs(row["error"]) for row in rows if (row["quantity"], row["role"]) == (quantity, role)]
+            for role in ("held out", "not modelled")
+        )
         found[quantity] = {
             "points": len(errors),
             "mean": sum(errors) / len(errors),
@@ -93,20 +95,24 @@ def at_voltage(chip: Chip, voltage: float) -> Chip:
 def measured(chip: Chip) -> CostReport:
     """A full array at work: 1000 inputs through every row and column."""
     unit = _unit(chip)
-    outputs = unit.columns // cells_per_weight(unit, next(iter(unit.cell.bits)))
     arrays = [
-        Operation(layer=f"core{index}.w", kind="static_matmul", m=1000, k=unit.rows, n=outputs)
+        Operation(layer=f"core{index}.w", kind="static_matmul", m=1000, k=unit.rows, n=_outputs(unit))
         for index in range(unit.count.get("array", 1))
     ]
     return estimate(Workload(model="a full array", operations=arrays), chip, chips=1)
+
+
+def _outputs(unit: CrossbarUnit) -> int:
+    """Of one array."""
+    return unit.columns // cells_per_weight(unit, next(iter(unit.cell.bits)))
 
 
 def _rows(macro: dict[str, Any], point: dict[str, Any]) -> list[dict[str, Any]]:
     chip, products = _at(load_chip(macro["chip"]), point, macro.get("constants", {}))
     report = measured(chip)
     unit = _unit(chip)
-    outputs = unit.columns // cells_per_weight(unit, next(iter(unit.cell.bits)))
-    operations = 2000.0 * unit.rows * outputs * unit.count.get("array", 1) * products * macro.get("bit_products", 1)
+    sums = unit.rows * _outputs(unit) * unit.count.get("array", 1)
+    operations = 2000.0 * sums * products * macro.get("bit_products", 1)
     ours = {"tops": operations / report.interval * 1e-12, "tops_per_watt": operations / report.energy * 1e-12}
     if report.area:
         ours["tops_per_mm2"] = ours["tops"] / (report.area * 1e6)
@@ -158,6 +164,4 @@ def _at_widths(chip: Chip, input_bits: int, output_bits: int, fit: dict[str, flo
 
 
 def _unit(chip: Chip) -> CrossbarUnit:
-    unit = chip.units["analog"]
-    assert isinstance(unit, CrossbarUnit)
-    return unit
+    return chip.unit("analog", CrossbarUnit)
