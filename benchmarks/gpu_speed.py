@@ -38,11 +38,11 @@ def seconds(run: Callable[[], Any], repeats: int = 20) -> float:
     return sorted(times)[repeats // 2]
 
 
-def measure(case: Case, rate: float) -> dict[str, Any]:
+def measure(case: Case, tokens: int, rate: float) -> dict[str, Any]:
     """One row of the record; `rate` is in multiply-adds a second."""
     generator = torch.Generator().manual_seed(0)
     integers = torch.randint(-127, 128, (case.rows, case.columns), generator=generator).double()
-    inputs = torch.randint(-127, 128, (case.tokens, case.rows), generator=generator).cuda()
+    inputs = torch.randint(-127, 128, (tokens, case.rows), generator=generator).cuda()
     unit = case.unit()
     cells = write(unit, next(iter(unit.cell.bits)), integers, seed=0, name="layer", seconds=0.0, largest_sum=None)
     cells = cells.to("cuda")
@@ -51,8 +51,8 @@ def measure(case: Case, rate: float) -> dict[str, Any]:
         raise SystemExit(f"{case.name}: the kernel differs from the reference; nothing is reported")
     halves, weight = inputs.half(), integers.t().contiguous().half().cuda()
     taken, linear = seconds(lambda: read_codes(inputs, cells, unit.input)), seconds(lambda: F.linear(halves, weight))
-    floor = 8 * len(cells.slices) * case.tokens * case.rows * case.columns / rate
-    row = {"case": case.name, "kernel": kernel_name(cells, unit.input), "tokens": case.tokens, "rows": case.rows}
+    floor = 8 * len(cells.slices) * tokens * case.rows * case.columns / rate
+    row = {"case": case.name, "kernel": kernel_name(cells, unit.input), "tokens": tokens, "rows": case.rows}
     row |= {"columns": case.columns, "array_rows": case.block, "seconds": taken, "linear_seconds": linear}
     return row | {"ratio": taken / linear, "share_of_floor": floor / taken}
 
@@ -66,12 +66,12 @@ def main() -> None:
     large = torch.randn(8192, 8192, device="cuda", dtype=torch.half)
     rate = 8192**3 / seconds(lambda: large @ large)
     record: dict[str, Any] = {"versions": versions(), "device": torch.cuda.get_device_name(), "rate": rate, "rows": []}
-    for shape in SHAPES:
+    for tokens, *shape in SHAPES:
         for bits, block, adc in ((1, 64, 6), (1, 128, 7), (2, 64, 7), (2, 128, 8)):
-            row = measure(Case(f"analog, {8 // bits} slices", *shape, block, bits, 0.05, adc), rate)
+            row = measure(Case(f"analog, {8 // bits} slices", *shape, block, bits, 0.05, adc), tokens, rate)
             record["rows"].append(row)
             print(
-                f"{row['case']:20} {shape} R {block}: {row['seconds'] * 1e6:.0f} us, "
+                f"{row['case']:20} {tokens} x {shape} R {block}: {row['seconds'] * 1e6:.0f} us, "
                 f"{row['share_of_floor']:.0%} of the floor, {row['ratio']:.1f} times F.linear in half floats"
             )
     arguments.output.write_text(json.dumps(record, indent=1) + "\n")

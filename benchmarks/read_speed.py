@@ -1,11 +1,11 @@
-"""The exact read against the digital layer: processor time on one core, both called in turn, ratios of each pair.
+"""The exact read against the digital layer: both called in turn on one core, medians of the ratios of pairs.
 
-    python benchmarks/read_speed.py [--tokens 1 128 2048] [--all] [-o benchmarks/results/read_speed.json]
+    python benchmarks/read_speed.py [-o benchmarks/results/read_speed.json]
 
-Every case is first checked against the reference on a few tokens: no ratio is printed for a wrong result. Rows of
-token counts that are not asked for stay in the record; `--all` adds larger shapes. Times are the thread's own
-processor time, so a busy machine disturbs them less than wall time; a neighbour still takes cache and memory
-bandwidth. `cold` reads another copy of the weights each time, as a model larger than the cache does.
+Every case is first checked against the reference on a few tokens: no ratio is printed for a wrong result. Times are
+the thread's own processor time, so a busy machine disturbs them less than wall time; a neighbour still takes cache
+and memory bandwidth. `memory` reads another copy of the weights each time, as a model larger than the cache does.
+Takes four minutes.
 """
 
 import argparse
@@ -33,16 +33,16 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A read of one layer."""
+    """The read of one layer."""
 
     name: str
-    tokens: int
     rows: int  # of the layer
     columns: int
     block: int  # rows of an array
     cell_bits: int
     noise: float
     adc: int | tuple[int, str]  # bits at one level a code, or (bits, range)
+    tokens: tuple[int, ...] = (1, 128)
     extra: tuple[tuple[str, Any], ...] = ()
 
     def unit(self) -> CrossbarUnit:
@@ -63,20 +63,20 @@ class Case:
         return unit
 
 
-def cases(everything: bool) -> list[Case]:
+def cases() -> list[Case]:
     """The shapes of the study."""
-    shapes = [(128, 768, 768), (128, 768, 3072), (128, 3072, 768), (1, 768, 768), (1, 768, 3072), (2048, 768, 768)]
-    if everything:
-        shapes += [(128, 4096, 4096), (1, 4096, 4096)]
     found = []
-    for shape in shapes:
+    for shape in ((768, 768), (768, 3072), (3072, 768), (4096, 4096)):
+        tokens = (1, 128, 2048) if shape[1] == 768 else (1, 128)
         for block, adc in ((64, 6), (128, 7), (256, 8)):
-            found.append(Case("analog, 8 slices of 1 bit", *shape, block, 1, 0.05, adc))
-            found.append(Case("analog, 4 slices of 2 bits", *shape, block, 2, 0.05, adc + 1))
-        found.append(Case("noise-free, lossy converter", *shape, 64, 1, 0.0, (5, "full_scale")))
-        found.append(Case("noise-free, lossy converter", *shape, 128, 1, 0.0, (6, "full_scale")))
-        found.append(Case("provable collapse", *shape, 64, 1, 0.01, 7))
-    found.append(Case("read noise of every sum", 128, 768, 768, 64, 1, 0.05, 6, (("read", 0.02),)))
+            found.append(Case("analog, 8 slices of 1 bit", *shape, block, 1, 0.05, adc, tokens))
+            found.append(Case("analog, 4 slices of 2 bits", *shape, block, 2, 0.05, adc + 1, tokens))
+        if shape == (4096, 4096):
+            continue
+        found.append(Case("noise-free, lossy converter", *shape, 64, 1, 0.0, (5, "full_scale"), tokens))
+        found.append(Case("noise-free, lossy converter", *shape, 128, 1, 0.0, (6, "full_scale"), tokens))
+        found.append(Case("provable collapse", *shape, 64, 1, 0.01, 7, tokens))
+    found.append(Case("read noise of every sum", 768, 768, 64, 1, 0.05, 6, (128,), (("read", 0.02),)))
     return found
 
 
@@ -87,10 +87,13 @@ def processor_time(run: Run) -> float:
     return (time.clock_gettime_ns(time.CLOCK_THREAD_CPUTIME_ID) - before) * 1e-9
 
 
-def paired(ours: Run, theirs: Run, repeats: int) -> dict[str, float]:
-    """Both in turn; the smallest times and the median of the ratios."""
+def paired(ours: Run, theirs: Run, calls: tuple[int, int] = (1, 1)) -> dict[str, float]:
+    """Both in turn, for about half a second, at least 5 times; the smallest times of a call and the median ratio."""
     ours(), theirs()
-    pairs = [(processor_time(ours), processor_time(theirs)) for _ in range(repeats)]
+    pairs, spent = [], 0.0
+    while len(pairs) < 5 or (spent < 0.5 and len(pairs) < 200):
+        pairs.append((processor_time(ours) / calls[0], processor_time(theirs) / calls[1]))
+        spent += pairs[-1][0] * calls[0] + pairs[-1][1] * calls[1]
     return {
         "seconds": min(pair[0] for pair in pairs),
         "linear_seconds": min(pair[1] for pair in pairs),
@@ -122,110 +125,122 @@ def copies(cells: Cells, count: int) -> list[Cells]:
     return found
 
 
-def measure(case: Case, repeats: int) -> dict[str, Any]:
-    """One row of the record."""
+def measure(case: Case, peak: float) -> list[dict[str, Any]]:
+    """A row of the record for every number of tokens."""
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(case.rows, case.columns, generator=generator)
     integers = (weights / weights.abs().amax(dim=0) * 127).round().double()
-    activations = torch.randn(case.tokens, case.rows, generator=generator)
-    inputs = (activations / activations.abs().amax(dim=1, keepdim=True) * 127).round().to(torch.int64)
-    unit = case.unit()
+    unit, digital = case.unit(), weights.t().contiguous()
     mode = next(iter(unit.cell.bits))
     cells = write(unit, mode, integers, seed=0, name="layer", seconds=0.0, largest_sum=None)
-    few = inputs[:2]
-    right = torch.equal(read_codes(few, cells, unit.input).long(), reference_read(few, cells, unit.input))
-    if not right:
+    return [measure_tokens(case, cells, digital, tokens, generator, peak) for tokens in case.tokens]
+
+
+def measure_tokens(
+    case: Case, cells: Cells, digital: Tensor, tokens: int, generator: torch.Generator, peak: float
+) -> dict[str, Any]:
+    """One row of the record."""
+    activations = torch.randn(tokens, case.rows, generator=generator)
+    inputs = (activations / activations.abs().amax(dim=1, keepdim=True) * 127).round().to(torch.int64)
+    coding = case.unit().input
+    if not torch.equal(read_codes(inputs[:2], cells, coding).long(), reference_read(inputs[:2], cells, coding)):
         raise SystemExit(f"{case.name}: the kernel differs from the reference; nothing is reported")
-    digital = weights.t().contiguous()
-    row: dict[str, Any] = {"case": case.name, "kernel": kernel_name(cells, unit.input), **shape_of(case)}
-    row |= paired(lambda: read_codes(inputs, cells, unit.input), lambda: F.linear(activations, digital), repeats)
-    if case.tokens == 1:
-        row["cold"] = cold(case, cells, inputs, digital, activations, unit)
-    if case.name.startswith("analog") and case.tokens == 128 and case.columns <= 768 and case.block == 64:
-        row["plain_torch"] = paired(lambda: plain_torch(inputs, cells), lambda: F.linear(activations, digital), 3)
-        row["instruction_sets"] = by_instruction_set(cells, inputs, activations, digital, repeats)
+
+    def linear() -> Tensor:
+        return F.linear(activations, digital)
+
+    row: dict[str, Any] = {"case": case.name, "kernel": kernel_name(cells, coding), "tokens": tokens}
+    row |= {"rows": case.rows, "columns": case.columns, "array_rows": case.block}
+    row |= paired(lambda: read_codes(inputs, cells, coding), linear)
+    if tokens == 1:
+        row["memory"] = from_memory(cells, inputs, digital, activations)
+    if tokens == 128 and case.name.startswith("analog") and case.block == 64 and case.rows == 768:
         row["threads"] = by_threads(cells, inputs)
-    return row
+        if case.columns == 768:
+            row["plain_torch"] = paired(lambda: plain_torch(inputs, cells), linear)
+            row["instruction_sets"] = by_instruction_set(cells, inputs, linear)
+    work = 8 * (8 // case.cell_bits) * tokens * digital.numel()
+    return row | {"multiply_adds": work, "share_of_multiply_add_floor": row["seconds"] * peak / work}
 
 
-def cold(case: Case, cells: Cells, inputs: Tensor, digital: Tensor, activations: Tensor, unit: CrossbarUnit) -> Any:
+def from_memory(cells: Cells, inputs: Tensor, digital: Tensor, activations: Tensor) -> Any:
     """Another copy of the weights each time: 128 MiB of them on both sides."""
-    ours = copies(cells, max(2, 2**27 // (9 * case.rows * case.columns)))
+    ours = copies(cells, max(2, 2**27 // (9 * digital.numel())))
     theirs = [digital.clone() for _ in range(max(2, 2**27 // (4 * digital.numel())))]
-    ratios, times = [], []
-    for _ in range(5):
-        mine = processor_time(lambda: [read_codes(inputs, one, unit.input) for one in ours]) / len(ours)
-        other = processor_time(lambda: [F.linear(activations, one) for one in theirs]) / len(theirs)
-        ratios.append(mine / other)
-        times.append((mine, other))
-    return {"seconds": min(times)[0], "linear_seconds": min(times)[1], "ratio": statistics.median(ratios)}
+    coding = load_chip("hyflexpim").units["analog"].input
+    found = paired(
+        lambda: [read_codes(inputs, one, coding) for one in ours],
+        lambda: [F.linear(activations, one) for one in theirs],
+        (len(ours), len(theirs)),
+    )
+    (plan,) = {id(one): one for one in cells.memo.values()}.values()
+    held = [run.cells.panels for run in plan.runs] + ([] if plan.product is None else [plan.product.weight])
+    return found | {"bytes": sum(one.numel() * one.element_size() for one in held)}
 
 
-def by_instruction_set(cells: Cells, inputs: Tensor, activations: Tensor, digital: Tensor, repeats: int) -> Any:
+def the_run(cells: Cells) -> Any:
+    """What the tables read of these cells."""
+    return next(iter(cells.memo.values())).runs[0]
+
+
+def by_instruction_set(cells: Cells, inputs: Tensor, linear: Run) -> Any:
     """Every build that runs here."""
-    run = next(iter(cells.memo.values())).runs[0]
+    run = the_run(cells)
     return {
-        isa: paired(
-            lambda isa=isa: tables.read(inputs, run.cells, run.code, 8, isa=isa),
-            lambda: F.linear(activations, digital),
-            repeats,
-        )["ratio"]
+        isa: paired(lambda isa=isa: tables.read(inputs, run.cells, run.code, 8, isa=isa), linear)["ratio"]
         for isa in native.available()
     }
 
 
 def by_threads(cells: Cells, inputs: Tensor) -> dict[str, float]:
-    """Wall time and processor time with one thread and with two."""
-    run = next(iter(cells.memo.values())).runs[0]
-    found: dict[str, float] = {}
-    for threads in (1, 2):
-        wall, busy = [], []
-        for _ in range(60):
+    """One thread and two, in turn: wall and processor time, and the median ratio of wall times."""
+    run, times = the_run(cells), []
+    for _ in range(60):
+        pair = []
+        for threads in (1, 2):
             before, used = time.perf_counter(), time.process_time()
             tables.read(inputs, run.cells, run.code, 8, threads=threads)
-            wall.append(time.perf_counter() - before)
-            busy.append(time.process_time() - used)
-        found |= {f"wall_{threads}": min(wall), f"processor_{threads}": min(busy)}
-    return found | {"speed_up": found["wall_1"] / found["wall_2"]}
+            pair.append((time.perf_counter() - before, time.process_time() - used))
+        times.append(pair)
+    found = {
+        f"{name}_{threads}": min(pair[threads - 1][which] for pair in times)
+        for which, name in enumerate(("wall", "processor"))
+        for threads in (1, 2)
+    }
+    return found | {"speed_up": statistics.median(one[0] / two[0] for one, two in times)}
 
 
-def peak() -> float:
-    """Multiply-adds a second of a large fp32 product on this core."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    a @ b
-    return 1024**3 / min(processor_time(lambda: a @ b) for _ in range(9))
+def machine() -> dict[str, float]:
+    """What this core reaches: multiply-adds a second of large products, bytes a second of a large sum."""
+    size = 1024
+    floats, bytes_, long = torch.randn(size, size), torch.ones(size, size, dtype=torch.int8), torch.ones(2**25)
 
+    def best(run: Run) -> float:
+        run()
+        return min(processor_time(run) for _ in range(9))
 
-def shape_of(case: Case) -> dict[str, int]:
-    """What was read."""
-    return {"tokens": case.tokens, "rows": case.rows, "columns": case.columns, "array_rows": case.block}
+    return {
+        "float_multiply_adds": size**3 / best(lambda: floats @ floats),
+        "byte_multiply_adds": size**3 / best(lambda: torch.ops.aten._int_mm.default(bytes_, bytes_.t())),
+        "memory_bytes": 4 * long.numel() / best(long.sum),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--all", action="store_true", help="the larger shapes too")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1, 128, 2048])
-    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/read_speed.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"versions": versions(), "instruction_sets": native.available()}
-    record["peak_multiply_adds"] = peak()
-    before = json.loads(arguments.output.read_text())["rows"] if arguments.output.exists() else []
-    record["rows"] = [row for row in before if row["tokens"] not in arguments.tokens]
-    for case in cases(arguments.all):
-        if case.tokens not in arguments.tokens:
-            continue
-        row = measure(case, arguments.repeats if case.tokens > 1 else 20 * arguments.repeats)
-        slices = 8 // case.cell_bits
-        floor = 8 * slices * case.tokens * case.rows * case.columns / record["peak_multiply_adds"]
-        row["share_of_multiply_add_floor"] = row["seconds"] / floor
-        record["rows"].append(row)
-        shape = f"{case.tokens} x {case.rows} x {case.columns}, R {case.block}"
-        colder = f", cold {row['cold']['ratio']:.2f}" if "cold" in row else ""
-        print(
-            f"{case.name:28} {shape:28} {row['kernel']:10} {row['seconds'] * 1e3:8.2f} ms {row['ratio']:7.2f}{colder}"
-        )
+    record: dict[str, Any] = {"versions": versions(), "instruction_sets": native.available(), "machine": machine()}
+    record["rows"] = []
+    for case in cases():
+        for row in measure(case, record["machine"]["float_multiply_adds"]):
+            record["rows"].append(row)
+            shape = f"{row['tokens']} x {case.rows} x {case.columns}, R {case.block}"
+            cold = f", from memory {row['memory']['ratio']:.2f}" if "memory" in row else ""
+            print(
+                f"{case.name:28} {shape:25} {row['kernel']:10} {row['seconds'] * 1e3:8.2f} ms {row['ratio']:7.2f}{cold}"
+            )
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -32,11 +32,11 @@ struct Panel {
 
     // Conductances of four rows, columns LANES * half and on.
     inline void conductances(int64_t quad, int half, u16x16 *row) const {
-        split(errors ? load<u32x16>(errors + quad * TILE + half * LANES) : u32x16{}, row);
+        static constexpr uint32_t none[LANES] = {};
+        split(errors ? errors + quad * TILE + half * LANES : none, row);
         const uint32_t *word = levels + quad / 8 * TILE + half * LANES;
-        add_levels(row, word, quad, (uint16_t)(256 << (planes - 1)));
-        for (int plane = planes - 2; plane >= 0; plane--)
-            add_levels(row, word += words * TILE, quad, (uint16_t)(256 << plane));
+        add_levels(row, word, (int)(quad % 8 * 4), planes - 1);
+        for (int plane = planes - 2; plane >= 0; plane--) add_levels(row, word += words * TILE, (int)(quad % 8 * 4), plane);
         if (base)
             for (int k = 0; k < 4; k++) row[k] += (uint16_t)(256 * base);
     }
@@ -53,28 +53,43 @@ struct Panel {
     }
 
 private:
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
     // Each signed byte of four as 16 bits.
-    static inline void split(u32x16 four, u16x16 *row) {
+    static inline void split(const uint32_t *bytes, u16x16 *row) {
+        const u32x16 four = load<u32x16>(bytes);
         const s32x16 even = (s32x16)((s16x32)(four << 8) >> 8), odd = (s32x16)((s16x32)four >> 8);
         row[0] = (u16x16)narrow(even), row[1] = (u16x16)narrow(odd);
         row[2] = (u16x16)narrow(even >> 16), row[3] = (u16x16)narrow(odd >> 16);
     }
 
-    static inline void add_levels(u16x16 *row, const uint32_t *word, int64_t quad, uint16_t value) {
-        const u32x16 level = load<u32x16>(word);
-        for (int k = 0; k < 4; k++) add_where(row[k], level, BIT[quad % 8 * 4 + k], value);
+    // Adds a plane of the levels of four rows, from row `first` of the words.
+    static inline void add_levels(u16x16 *row, const uint32_t *word, int first, int plane) {
+        const __m256i value = _mm256_set1_epi16((short)(256 << plane));
+        for (int k = 0; k < 4; k++) {
+            const __m512i bit = _mm512_set1_epi32((int)BIT[first + k]);
+            const __mmask16 here = _mm512_test_epi32_mask(_mm512_loadu_si512(word), bit);
+            row[k] = (u16x16)_mm256_mask_add_epi16((__m256i)row[k], here, (__m256i)row[k], value);
+        }
     }
+#else  // loops that compilers turn into vectors better than they do vectors of 64 bytes
+    static inline void split(const uint32_t *bytes, u16x16 *row) {
+        for (int k = 0; k < 4; k++) {
+            uint16_t lane[LANES];
+            for (int i = 0; i < LANES; i++) lane[i] = (uint16_t)(int8_t)(bytes[i] >> 8 * k);
+            row[k] = load<u16x16>(lane);
+        }
+    }
+
+    static inline void add_levels(u16x16 *row, const uint32_t *word, int first, int plane) {
+        for (int k = 0; k < 4; k++) {
+            uint16_t lane[LANES];
+            for (int i = 0; i < LANES; i++) lane[i] = (uint16_t)((word[i] >> (first + k) & 1) << (8 + plane));
+            row[k] += load<u16x16>(lane);
+        }
+    }
+#endif
 
     // sum += value in the lanes whose word has the bit.
-    static inline void add_where(u16x16 &sum, u32x16 words, uint32_t bit, uint16_t value) {
-#if defined(__AVX512BW__) && defined(__AVX512VL__)
-        const __mmask16 here = _mm512_test_epi32_mask((__m512i)words, _mm512_set1_epi32((int)bit));
-        sum = (u16x16)_mm256_mask_add_epi16((__m256i)sum, here, (__m256i)sum, _mm256_set1_epi16((short)value));
-#else
-        sum += (u16x16)narrow((words & bit) != 0) & value;
-#endif
-    }
-
     static inline void add_where(u8x32 &sum, const uint32_t *words, uint32_t bit, uint8_t value) {
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
         const __m512i wanted = _mm512_set1_epi32((int)bit);
@@ -83,9 +98,9 @@ private:
         const __mmask32 here = _mm512_kunpackw(high, low);
         sum = (u8x32)_mm256_mask_add_epi8((__m256i)sum, here, (__m256i)sum, _mm256_set1_epi8((char)value));
 #else
-        u8x32 add;
-        for (int i = 0; i < TILE; i++) add[i] = words[i] & bit ? value : 0;
-        sum += add;
+        uint8_t lane[TILE];
+        for (int i = 0; i < TILE; i++) lane[i] = words[i] & bit ? value : 0;
+        sum += load<u8x32>(lane);
 #endif
     }
 };

@@ -10,12 +10,6 @@
 
 namespace {
 
-#if defined(__AVX512VNNI__)
-constexpr int SIDE_BY_SIDE = 2;  // halves of a tile, with all sums in registers
-#else
-constexpr int SIDE_BY_SIDE = 1;
-#endif
-
 // Eight input bits (lanes) of the rows: a byte of a quad, or a bit of a word, is 1 where a row has the bit.
 struct Selected {
     std::vector<u32x8> quads, words;  // [block, quad or word]
@@ -47,53 +41,64 @@ struct Read {
     int32_t *result;
 };
 
-// Codes of a panel's columns from LANES * half on, all bits of a chunk together.
-template <int BITS, class Conv>
-void read_panel(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
-                bool negative_top, s16x16 *codes) {
-    const uint32_t *levels = panel.levels + half * LANES, *errors = panel.errors + half * LANES;
+// Wide of a panel's columns from `column` on, for every bit.
+template <int BITS>
+inline void add_up(const Panel &panel, const Selected &selected, int64_t block, int column, Wide *sum) {
+    const uint32_t *levels = panel.levels + column, *errors = panel.errors + column;
     const u32x8 *words = &selected.words[block * selected.block_words], *quads = &selected.quads[block * selected.block_quads];
-    s32x16 sum[SIDE_BY_SIDE][BITS];
-    for (int i = 0; i < SIDE_BY_SIDE; i++)
-        for (int j = 0; j < BITS; j++) sum[i][j] = s32x16{};
+    for (int j = 0; j < BITS; j++) sum[j] = Wide{};
     for (int plane = 0; plane < panel.planes; plane++) {
         if (plane > 0)
-            for (int i = 0; i < SIDE_BY_SIDE; i++)
-                for (int j = 0; j < BITS; j++) sum[i][j] += sum[i][j];
-        for (int64_t w = 0; w < panel.words; w++, levels += TILE)
-            for (int i = 0; i < SIDE_BY_SIDE; i++) {
-                const u32x16 level = load<u32x16>(levels + i * LANES);
+            for (int j = 0; j < BITS; j++) sum[j] += sum[j];
+        for (int64_t w = 0; w < panel.words; w++, levels += TILE) {
+            const WideBits level = load<WideBits>(levels);
 #pragma GCC unroll 8
-                for (int j = 0; j < BITS; j++) sum[i][j] += popcount(level & words[w][j]);
-            }
-    }
-    for (int i = 0; i < SIDE_BY_SIDE; i++)
-        for (int j = 0; j < BITS; j++) sum[i][j] = (sum[i][j] + panel.base * selected.counts[block][j]) << 8;
-    if (panel.errors)
-        for (int64_t q = 0; q < panel.quads; q++, errors += TILE) {
-            const uint32_t *bits = (const uint32_t *)&quads[q];
-            u32x16 cells[SIDE_BY_SIDE];
-            for (int i = 0; i < SIDE_BY_SIDE; i++) cells[i] = load<u32x16>(errors + i * LANES);
-#pragma GCC unroll 8
-            for (int j = 0; j < BITS; j++)
-                for (int i = 0; i < SIDE_BY_SIDE; i++) sum[i][j] = add_selected(sum[i][j], cells[i], bits[j]);
+            for (int j = 0; j < BITS; j++) sum[j] += popcount(level & words[w][j]);
         }
-    for (int i = 0; i < SIDE_BY_SIDE; i++) {
-        codes[i] = convert((u16x16)narrow(sum[i][BITS - 1]) + convert.start());
-        if (negative_top) codes[i] = -codes[i];
-        for (int j = BITS - 2; j >= 0; j--) codes[i] = codes[i] + codes[i] + convert((u16x16)narrow(sum[i][j]) + convert.start());
+    }
+    for (int j = 0; j < BITS; j++) sum[j] = (sum[j] + panel.base * selected.counts[block][j]) << 8;
+    if (panel.errors == nullptr) return;
+    for (int64_t q = 0; q < panel.quads; q++, errors += TILE) {
+        const uint32_t *bits = (const uint32_t *)&quads[q];
+        const WideBits cells = load<WideBits>(errors);
+#pragma GCC unroll 8
+        for (int j = 0; j < BITS; j++) sum[j] = add_selected(sum[j], cells, bits[j]);
     }
 }
 
+// Codes of LANES columns, all bits of a chunk together.
+template <int BITS, class Conv>
+s16x16 read_panel(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
+                  bool negative_top) {
+    constexpr int lanes = sizeof(Wide) / 4, parts = LANES / lanes;
+    Wide sum[parts][BITS];
+    for (int i = 0; i < parts; i++) add_up<BITS>(panel, selected, block, half * LANES + i * lanes, sum[i]);
+    s16x16 codes = {};
+    for (int j = BITS - 1; j >= 0; j--) {
+        s16x16 code;
+        if constexpr (parts == 1) {
+            code = narrow(sum[0][j]);
+        } else {
+            int16_t lane[LANES];
+            for (int i = 0; i < LANES; i++) lane[i] = (int16_t)sum[i / lanes][j][i % lanes];
+            code = load<s16x16>(lane);
+        }
+        code = convert((u16x16)code + convert.start());
+        codes = codes + codes + (j == BITS - 1 && negative_top ? -code : code);
+    }
+    return codes;
+}
+
 template <class Conv>
-void read_bits(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
-               const Chunk &chunk, s16x16 *codes) {
+s16x16 read_bits(const Panel &panel, const Selected &selected, int64_t block, int half, const Conv &convert,
+                 const Chunk &chunk) {
 #define CASE(n) \
     case n:     \
-        return read_panel<n, Conv>(panel, selected, block, half, convert, chunk.negative_top, codes)
+        return read_panel<n, Conv>(panel, selected, block, half, convert, chunk.negative_top)
     switch (chunk.bits) {
-        CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8);
+        CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7);
     }
+    return read_panel<8, Conv>(panel, selected, block, half, convert, chunk.negative_top);
 #undef CASE
 }
 
@@ -104,11 +109,10 @@ void add_panel(const Read &read, const Conv &convert, int64_t tile, int64_t bloc
     int32_t factor[TILE];
     weigh(read.cells, slice, block, tile * TILE, TILE, factor);
     for (int64_t i = 0; i < read.tokens * read.chunk_count; i++)
-        for (int half = 0; half < TILE / LANES; half += SIDE_BY_SIDE) {
-            s16x16 codes[SIDE_BY_SIDE];
-            read_bits(panel, read.selected[i], block, half, convert, read.chunks[i % read.chunk_count], codes);
-            for (int k = 0; k < SIDE_BY_SIDE; k++)
-                add_scaled(totals + i * TILE + (half + k) * LANES, codes[k], factor + (half + k) * LANES);
+        for (int half = 0; half < TILE / LANES; half++) {
+            const Chunk &chunk = read.chunks[i % read.chunk_count];
+            const s16x16 codes = read_bits(panel, read.selected[i], block, half, convert, chunk);
+            add_scaled(totals + i * TILE + half * LANES, codes, factor + half * LANES);
         }
 }
 

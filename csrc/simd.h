@@ -39,33 +39,38 @@ static inline s16x16 narrow(s32x16 a) {
 #endif
 }
 
+// The widest vectors of 32-bit lanes that the machine computes at once.
+#if defined(__AVX512F__)
+typedef s32x16 Wide;
+typedef u32x16 WideBits;
+#else
+typedef s32x8 Wide;
+typedef u32x8 WideBits;
+#endif
+
 // Bits that are set, lane by lane.
-static inline s32x16 popcount(u32x16 a) {
+static inline Wide popcount(WideBits a) {
 #if defined(__AVX512VPOPCNTDQ__)
-    return (s32x16)_mm512_popcnt_epi32((__m512i)a);
+    return (Wide)_mm512_popcnt_epi32((__m512i)a);
 #else  // Hacker's Delight, section 5-1
     a -= a >> 1 & 0x55555555;
     a = (a & 0x33333333) + (a >> 2 & 0x33333333);
     a = (a + (a >> 4)) & 0x0F0F0F0F;
-    return (s32x16)(a * 0x01010101 >> 24);
+    return (Wide)(a * 0x01010101 >> 24);
 #endif
 }
 
 // sum += those of the four signed bytes of each lane whose byte in `selected` is 1, the others' being 0.
-static inline s32x16 add_selected(s32x16 sum, u32x16 bytes, uint32_t selected) {
+static inline Wide add_selected(Wide sum, WideBits bytes, uint32_t selected) {
 #if defined(__AVX512VNNI__)
-    return (s32x16)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32((int)selected), (__m512i)bytes);
-#elif defined(__AVX2__)
-    union { u32x16 whole; __m256i half[2]; } four = {bytes};
-    union { s32x16 whole; __m256i half[2]; } total = {sum};
-    const __m256i which = _mm256_set1_epi32((int)selected), one = _mm256_set1_epi16(1);
-    for (int i = 0; i < 2; i++)
-        total.half[i] = _mm256_add_epi32(total.half[i], _mm256_madd_epi16(_mm256_maddubs_epi16(which, four.half[i]), one));
-    return total.whole;
+    return (Wide)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32((int)selected), (__m512i)bytes);
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi32((int)selected), (__m256i)bytes);
+    return (Wide)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #else
-    const s16x32 pairs = (s16x32)(bytes & selected * 255);
-    const s32x16 both = (s32x16)(((pairs << 8) >> 8) + (pairs >> 8));
-    return sum + ((both << 16) >> 16) + (both >> 16);
+    const WideBits four = bytes & selected * 255;
+    for (int k = 0; k < 4; k++) sum += (Wide)(four << (24 - 8 * k)) >> 24;
+    return sum;
 #endif
 }
 
