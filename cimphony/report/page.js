@@ -1,6 +1,9 @@
 // Draws the figures of the page in the colours of the page: light, dark or print.
 (() => {
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const figures = [...document.querySelectorAll("script.plot-data")].map((data) => [
+    data.previousElementSibling,
+    JSON.parse(data.textContent),
+  ]);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const config = { responsive: true, displayModeBar: false };
 
@@ -17,10 +20,10 @@
 
   const draw = (width) => {
     const style = getComputedStyle(document.documentElement);
-    for (const [id, figure] of Object.entries(figures)) {
+    for (const [place, figure] of figures) {
       const { data, layout } = painted(figure, style);
-      if (width) layout.width = document.getElementById(id).closest(".panels") ? width / 2 - 12 : width;
-      Plotly.react(id, data, layout, config);
+      if (width) layout.width = place.closest(".panels") ? width / 2 - 12 : width;
+      Plotly.react(place, data, layout, config);
     }
   };
 

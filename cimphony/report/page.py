@@ -1,6 +1,5 @@
 """The page: records in, one self-contained HTML file out. No network, no fonts, no cookies."""
 
-import json
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -25,24 +24,22 @@ def render_report(records: Sequence[Record], title: str | None = None) -> str:
     found, runs = sort_out(records)
     told = [*runs, *(study.overview() for study in found)]
     title = title or (told[0].title if len(told) == 1 else "Cimphony report")
-    figures: sections.Figures = {}
     evaluations = [record for record in runs if record.kind == "evaluation"]
     costs = [record for record in runs if record.kind == "cost"]
     body = [
         sections.headline(runs),
         [sections.study(study) for study in found],
-        sections.evaluation(evaluations, figures) if evaluations else "",
-        sections.cost(costs, figures) if costs else "",
-        [sections.claims(record, figures) for record in runs if record.kind == "claims"],
-        [sections.other(record, figures) for record in runs if record.kind not in ("evaluation", "cost", "claims")],
+        sections.evaluation(evaluations) if evaluations else "",
+        sections.cost(costs) if costs else "",
+        [sections.claims(record) for record in runs if record.kind == "claims"],
+        [sections.other(record) for record in runs if record.kind not in ("evaluation", "cost", "claims")],
         sections.assumptions(told),
         sections.layers(runs),
         sections.chips(told),
         sections.provenance(told),
     ]
     dates = sorted({record.created[:10] for record in records})
-    scripts = _scripts(figures) + (element("script", Html(_read("study.js"))) if found else "")
-    return _page(title, f"Simulated, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}", body, Html(scripts))
+    return _page(title, f"Simulated, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}", element("main", body))
 
 
 def write_report(records: Sequence[Record], path: str | Path, *, title: str | None = None, form: str = "html") -> Path:
@@ -60,7 +57,7 @@ def write_report(records: Sequence[Record], path: str | Path, *, title: str | No
     return write_text(writers[form](), path, "report")
 
 
-def _page(title: str, subtitle: str, body: list[Html | str | list[Html]], scripts: Html) -> str:
+def _page(title: str, subtitle: str, main: Html) -> str:
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -73,19 +70,18 @@ def _page(title: str, subtitle: str, body: list[Html | str | list[Html]], script
         "header", element("p", "Cimphony", class_="brand"), element("h1", title), element("p", subtitle, class_="quiet")
     )
     without = element("noscript", element("p", "The plots need JavaScript; the tables say the same.", class_="note"))
-    content = element("body", top, without, element("main", body), scripts)
+    content = element("body", top, without, main, _scripts(main))
     return f"<!doctype html>\n{element('html', head, content, lang='en')}\n"
 
 
-def _scripts(figures: sections.Figures) -> Html:
-    if not figures:
-        return Html("")
-    plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    return Html(
-        sections.embedded(json.dumps(figures), id="figures")
-        + element("script", Html(plotly))
-        + element("script", Html(_read("page.js")))
-    )
+def _scripts(main: Html) -> list[Html]:
+    """What draws the plots and the studies of a page, if it has any."""
+    texts: list[str] = []
+    if sections.PLOT_DATA in main:
+        texts += [(files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"), _read("page.js")]
+    if sections.STUDY_DATA in main:
+        texts.append(_read("study.js"))
+    return [element("script", Html(text)) for text in texts]
 
 
 def _read(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The sections of a report: records in, HTML out; plots are left in `figures` under their element's id."""
+"""The sections of a report: records in, HTML out; every plot has its data beside it."""
 
 import json
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from cimphony.report.tables import (
 )
 from cimphony.report.words import MISSING, against, age_words, factor, number, quantity, share, spread
 
-Figures = dict[str, Figure]
+PLOT_DATA, STUDY_DATA = "plot-data", "study-data"  # classes of the scripts that hold what is drawn
 _INTERRUPTED = "Interrupted: only finished points are here."
 _SHORT = 20  # a longer list of assumptions is folded
 
@@ -79,7 +79,7 @@ def _cost_sentence(record: Record) -> Html:
     return Html(lead + element("span", f" on {best['chip']}: {last['chip']} takes {energy} the energy"))
 
 
-def evaluation(records: Sequence[Record], figures: Figures) -> Html:
+def evaluation(records: Sequence[Record]) -> Html:
     """Accuracy: a table and a plot for every model, data and metric."""
     parts = []
     for together in series(records):
@@ -92,46 +92,46 @@ def evaluation(records: Sequence[Record], figures: Figures) -> Html:
         parts += [
             element("h3", name) if name else "",
             table(accuracy_table(together)),
-            plot(figures, plotted, label, caption) if plotted["data"] else "",
+            plot(plotted, label, caption) if plotted["data"] else "",
             "" if all(record.complete for record in together) else note(_INTERRUPTED),
         ]
     return section("Does the model still work?", *parts)
 
 
-def cost(records: Sequence[Record], figures: Figures) -> Html:
+def cost(records: Sequence[Record]) -> Html:
     """Cost: chips side by side, and where each one's energy goes."""
     parts = []
     for record in records:
         reports = record.results.get("reports", [])
         panels = [
-            plot(figures, figure, f"{key} of every chip", f"{key.capitalize()} (each line a factor of ten)")
+            plot(figure, f"{key} of every chip", f"{key.capitalize()} (each line a factor of ten)")
             for key, figure in cost_figures(reports).items()
         ]
         parts += [
             element("h3", record.results.get("model", record.title)),
             table(cost_table(record.results)),
             element("div", panels, class_="panels"),
-            _shares(reports, figures),
-            *(_placement(report, figures) for report in reports),
+            _shares(reports),
+            *(_placement(report) for report in reports),
             *(_breakdowns(report) for report in reports),
         ]
     return section("What does it cost?", *parts)
 
 
-def _placement(report: dict[str, Any], figures: Figures) -> Html:
+def _placement(report: dict[str, Any]) -> Html:
     figure = placement_figure(report)
     if figure is None:
         return Html("")
     used = share(report["utilisation"], 1.0)
     caption = f"Where the weights sit on {report['chip']}: a colour for each block, {used} of the arrays taken."
-    return plot(figures, figure, f"Placement on {report['chip']}", caption)
+    return plot(figure, f"Placement on {report['chip']}", caption)
 
 
-def _shares(reports: Sequence[dict[str, Any]], figures: Figures) -> Html:
+def _shares(reports: Sequence[dict[str, Any]]) -> Html:
     figure = share_figure(reports, "component")
     if not figure["data"]:
         return Html("")
-    return plot(figures, figure, "Share of the energy of every chip by component", key(figure))
+    return plot(figure, "Share of the energy of every chip by component", key(figure))
 
 
 def key(figure: Figure) -> list[Html]:
@@ -187,11 +187,11 @@ def chips(records: Sequence[Record]) -> Html:
     return section("Chips", *parts, kind="folds") if parts else Html("")
 
 
-def claims(record: Record, figures: Figures) -> Html:
+def claims(record: Record) -> Html:
     """A paper's claims beside ours, and its figures drawn again."""
     results = record.results
     counts = [(verdict.capitalize(), number) for verdict, number in results.get("counts", {}).items()]
-    drawn = [redrawn(one, figures) for one in results.get("figures", [])]
+    drawn = [redrawn(one) for one in results.get("figures", [])]
     moved = results.get("sensitivity")
     if moved:
         drawn.append(table(mapping_table("What moves the ratios, one assumption changed", moved)))
@@ -200,11 +200,11 @@ def claims(record: Record, figures: Figures) -> Html:
                    fold("What the statuses mean", pairs(meanings)))  # fmt: skip
 
 
-def redrawn(drawn: dict[str, Any], figures: Figures) -> Html:
+def redrawn(drawn: dict[str, Any]) -> Html:
     """A figure of a paper: a plot, or pictures side by side, each with its name below."""
     caption = f"Figure {drawn['figure']}: {drawn['title']}"
     if "series" in drawn:
-        return plot(figures, claims_figure(drawn), f"Figure {drawn['figure']} drawn again", caption)
+        return plot(claims_figure(drawn), f"Figure {drawn['figure']} drawn again", caption)
     images = [
         element("figure", grey_image(one["rows"], one["name"]), element("figcaption", one["name"]))
         for one in drawn["pictures"]
@@ -224,7 +224,7 @@ def study(found: Study) -> Html:
         element("p", question) if question else "",
         note(_INTERRUPTED) if unfinished else "",
         pairs(counted.items()),
-        element("div", embedded(text, class_="study-data"), class_="study"),
+        element("div", embedded(text, class_=STUDY_DATA), class_="study"),
         fold("The front as a table", table(front_table(found))),
         fold("What failed", table(failed)) if failed.rows else "",
     )
@@ -235,27 +235,25 @@ def embedded(data: str, **attributes: Any) -> Html:
     return element("script", Html(data.replace("<", "\\u003c")), type="application/json", **attributes)
 
 
-def other(record: Record, figures: Figures) -> Html:
+def other(record: Record) -> Html:
     """A record of another kind: its numbers as they are, and the figures it brings."""
     results = {name: value for name, value in record.results.items() if name != "figures"}
     single = [(name, value) for name, value in results.items() if not is_table(value)]
     parts = [pairs((name.replace("_", " ").capitalize(), plain(value)) for name, value in single)]
-    parts += _heat_maps(record, figures)
-    parts += [
-        plot(figures, claims_figure(one), one["title"], one["title"]) for one in record.results.get("figures", [])
-    ]
+    parts += _heat_maps(record)
+    parts += [plot(claims_figure(one), one["title"], one["title"]) for one in record.results.get("figures", [])]
     parts += [table(mapping_table(name, rows)) for name, rows in results.items() if is_table(rows)]
     return section(record.title, *parts)
 
 
-def _heat_maps(record: Record, figures: Figures) -> list[Html]:
+def _heat_maps(record: Record) -> list[Html]:
     """Which layers suffer, of a record of `sensitivity`."""
     rows, found = record.results.get("rows", []), list[Html]()
     said = {"harm": "What noise in one layer alone costs", "relief": "What one clean layer wins among noisy ones"}
     for what, words in said.items():
         figure = sensitivity_figure(rows, what) if is_table(rows) and all(what in row for row in rows) else None
         if figure:
-            found.append(plot(figures, figure, words, f"{words}, in {record.results.get('metric', 'the metric')}."))
+            found.append(plot(figure, words, f"{words}, in {record.results.get('metric', 'the metric')}."))
     return found
 
 
@@ -285,14 +283,11 @@ def note(text: str) -> Html:
     return element("p", text, class_="note", role="note")
 
 
-def plot(figures: Figures, figure: Figure, label: str, caption: Any) -> Html:
-    """A place for a plot; the script at the end of the page draws it."""
-    name = f"plot-{len(figures) + 1}"
-    figures[name] = figure
-    place = element(
-        "div", id=name, class_="plot", role="img", aria_label=label, style=f"height:{figure['layout']['height']}px"
-    )
-    return element("figure", place, element("figcaption", caption))
+def plot(figure: Figure, label: str, caption: Any) -> Html:
+    """A place for a plot and its data; the script at the end of the page draws it."""
+    height = f"height:{figure['layout']['height']}px"
+    place = element("div", class_="plot", role="img", aria_label=label, style=height)
+    return element("figure", place, embedded(json.dumps(figure), class_=PLOT_DATA), element("figcaption", caption))
 
 
 def _once(records: Any, key: Any) -> list[Record]:

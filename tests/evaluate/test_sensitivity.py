@@ -70,7 +70,7 @@ def test_ranking_and_groups() -> None:
 def test_the_report_draws_it() -> None:
     page = render_report([study(network())])
     assert "what noise in one group costs" in page
-    assert 'id="plot-1"' in page
+    assert 'class="plot"' in page
 
 
 def test_a_run_goes_on_from_its_record(tmp_path) -> None:
