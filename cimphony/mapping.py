@@ -338,12 +338,8 @@ def layout(placement: Placement) -> list[Segment]:
     return [segment for segment in segments if segment.arrays]
 
 
-def static_layers(workload: Workload) -> list[Operation]:
+def stored(operations: Iterable[Operation], kind: StoredKind = "static_matmul") -> list[Operation]:
     """One operation per stored weight matrix: a layer that runs in both phases is stored once."""
-    return _stored(workload.operations)
-
-
-def _stored(operations: Iterable[Operation], kind: StoredKind = "static_matmul") -> list[Operation]:
     first: dict[str, Operation] = {}
     for operation in operations:
         if operation.kind == kind:
@@ -355,20 +351,20 @@ def _by_redundancy(chip: Chip, block: Block) -> list[Block]:
     """A block cut where its repetitions are stored a different number of times."""
     if not chip.redundancy:
         return [block]
-    stored = _stored(block.operations)
+    layers = [block.layers(one) for one in stored(block.operations)]
     names: dict[tuple[int, ...], list[str]] = {}
     for at, name in enumerate(block.names):
-        key = tuple(chip.redundancy_of(block.layers(one)[at]) for one in stored)
+        key = tuple(chip.redundancy_of(layer[at]) for layer in layers)
         names.setdefault(key, []).append(name)
     return [block.only(tuple(some)) for some in names.values()]
 
 
 def _place_block(chip: Chip, kind: StoredKind, block: Block) -> BlockPlacement:
-    unit, name = chip.unit_for(kind), chip.policy[kind]
-    assert isinstance(unit, CrossbarUnit)
+    name = chip.policy[kind]
+    unit = chip.unit(name, CrossbarUnit)
     layers = tuple(
         place_layer(unit, one.layer, one.k, one.n, one.groups, one.modes_by, chip.redundancy_of(one.layer, name))
-        for one in _stored(block.operations, kind)
+        for one in stored(block.operations, kind)
     )
     vectors: dict[str, int] = {}
     for one in block.operations:
@@ -421,8 +417,8 @@ def _whole(blocks: list[BlockPlacement], copies: list[float], have: int) -> list
 
 
 def _memory_chips(workload: Workload, unit: GpuUnit) -> int:
-    stored = sum(one.weights for one in static_layers(workload))
-    return max(1, math.ceil(max(stored, workload.parameters) * unit.bits / 8 / unit.memory))
+    weights = sum(one.weights for one in stored(workload.operations))
+    return max(1, math.ceil(max(weights, workload.parameters) * unit.bits / 8 / unit.memory))
 
 
 def _check(workload: Workload, chip: Chip, needed: int, chips: int | None, what: str) -> None:

@@ -1,10 +1,9 @@
 """Records: what every run writes down, as JSON, one file, written atomically. Reports are made from records only."""
 
 import json
-import os
 import platform
+import secrets
 import statistics
-import tempfile
 import time
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cimphony.errors import DataError
 
-_FILE_MODE = 0o644  # temporary files begin readable by their owner only
 _PACKAGES = ("cimphony", "torch", "transformers", "numpy")
 
 
@@ -134,26 +132,17 @@ def write_record(record: Record, path: str | Path) -> Path:
 def write_text(text: str, path: str | Path, what: str) -> Path:
     """Write atomically; DataError, naming `what` it is, where the file cannot be written."""
     target = Path(path)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(target)
+        finally:  # after a full disk, or Ctrl-C
+            part.unlink(missing_ok=True)
     except OSError as error:
-        raise _unwritable(what, target, error) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(_FILE_MODE)
-        os.replace(name, target)
-    except BaseException as error:  # a full disk, or Ctrl-C
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _unwritable(what, target, error) from None
-        raise
+        raise DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
     return target
-
-
-def _unwritable(what: str, target: Path, error: OSError) -> DataError:
-    return DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder")
 
 
 def read_record(path: str | Path) -> Record:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cimphony.chip import load_chip
 from cimphony.errors import CapacityError
-from cimphony.mapping import layout, mode_columns, place, place_layer, static_layers
+from cimphony.mapping import layout, mode_columns, place, place_layer, stored
 from cimphony.workload import Operation, Workload
 
 
@@ -103,7 +103,7 @@ def test_llama_layer_needs_the_pus_of_the_published_check():
 
 def test_a_layer_of_both_phases_is_stored_once():
     both = work(product("0.q", 9, 64, 16), product("0.q", 1, 64, 16, phase="decode", repeat=5))
-    assert [one.layer for one in static_layers(both)] == ["0.q"]
+    assert [one.layer for one in stored(both.operations)] == ["0.q"]
     placement = place(both, ONE_MODE)
     assert placement.blocks[0].vectors == 9 + 5
     assert placement.blocks[0].arrays == 1

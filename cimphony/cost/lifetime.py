@@ -66,10 +66,10 @@ def swapping(workload: Workload, chip: Chip, *, chips: int, requests_per_day: fl
     Raises ChipError where the chip's cell says nothing about writing.
     """
     unit, write = _writable(chip)
-    single = place(workload, _one_copy(chip))
+    single = place(workload, one_copy(chip))
     have, largest = chips * single.capacity, max(block.arrays for block in single.blocks)
     again = max(0.0, min(single.arrays, single.arrays - have + largest)) if single.arrays > have else 0.0
-    whole = programming(workload, _one_copy(chip))
+    whole = programming(workload, one_copy(chip))
     share = again / single.arrays
     years = None
     if write.endurance is not None:
@@ -126,5 +126,6 @@ def _block_cells(unit: CrossbarUnit, write: Write, block: BlockPlacement) -> tup
     return cells, pulses
 
 
-def _one_copy(chip: Chip) -> Chip:
+def one_copy(chip: Chip) -> Chip:
+    """The chip with every weight stored once."""
     return chip.replace({f"units.{chip.policy['static_matmul']}.schedule.copies": "one"})

@@ -25,19 +25,8 @@ _AREA = (  # new area = old area * _AREA[old][new]
     (180, 63, 28, 15, 9.8, 4.5, 2.1, 1.9, 1.7, 1, 0.58),
     (320, 110, 48, 25, 17, 7.8, 3.6, 3.2, 2.9, 1.7, 1),
 )
-_NOMINAL = (
-    1.8,
-    1.2,
-    1.1,
-    1.1,
-    1.0,
-    0.9,
-    0.9,
-    0.8,
-    0.8,
-    0.75,
-    0.7,
-)  # supply voltage [V] taken where a chip states none: our choice
+# supply voltage [V] taken where a chip states none: our choice
+_NOMINAL = (1.8, 1.2, 1.1, 1.1, 1.0, 0.9, 0.9, 0.8, 0.8, 0.75, 0.7)
 _DELAY = {  # cubic in V, highest power first
     180: (0, 97.09, -356.7, 406.5),
     130: (-76.65, 334.9, -493.4, 275.8),

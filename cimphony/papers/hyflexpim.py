@@ -11,7 +11,7 @@ from typing import Any
 
 from cimphony.chip import Chip, CrossbarUnit, NorPimUnit, load_chip
 from cimphony.cost import CostReport, estimate
-from cimphony.cost.lifetime import endurance
+from cimphony.cost.lifetime import endurance, one_copy
 from cimphony.mapping import place
 from cimphony.papers.claims import Claim, claims_record, figure, load_claims
 from cimphony.papers.transformers import BERT_BASE, BERT_LARGE, GPT2, LLAMA_1B, Shape, prefill
@@ -84,12 +84,8 @@ def float_attention_gain(chip: str, shape: Shape, rate: float, tokens: int = 102
 
 def area_gain(chip: str, rate: float = 0.05) -> float:
     """Arrays that BERT-Large takes in SLC alone over those it takes at an SLC rate."""
-    slc, hybrid = (place(prefill(BERT_LARGE, 128), _one_copy(_variant(chip, at))).arrays for at in (1.0, rate))
+    slc, hybrid = (place(prefill(BERT_LARGE, 128), one_copy(_variant(chip, at))).arrays for at in (1.0, rate))
     return slc / hybrid
-
-
-def _one_copy(chip: Chip) -> Chip:
-    return chip.replace({"units.analog.schedule.copies": "one"})
 
 
 # Table 2
@@ -173,7 +169,7 @@ def bus_cycles(chip: str, size: int) -> float:
 
 def pus_per_layer(chip: str, shape: Shape, rate: float, whole: bool = False) -> float:
     """Processing units that one layer takes."""
-    placement = place(prefill(shape, 100), _one_copy(_variant(chip, rate)))
+    placement = place(prefill(shape, 100), one_copy(_variant(chip, rate)))
     found = max(block.arrays for block in placement.blocks) / placement.per_level
     return math.ceil(found) if whole else found
 

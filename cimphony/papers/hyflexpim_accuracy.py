@@ -132,10 +132,10 @@ def _measured(study: Study, grids: list[Grid], done: set[tuple[Any, ...]]) -> It
 
 
 def _on_chip(study: Study, stage: str, noise: str, grid: Grid) -> nn.Module:
-    model = copy.deepcopy(study.models[stage])
-    convert_(model, chip(noise, grid.fidelity, grid.variant), exclude=study.task.digital)
-    unit = chip(noise, grid.fidelity, grid.variant).units["analog"]
-    if isinstance(unit, CrossbarUnit) and unit.input.range == "static" and unit.input.bits is not None:
+    model, described = copy.deepcopy(study.models[stage]), chip(noise, grid.fidelity, grid.variant)
+    convert_(model, described, exclude=study.task.digital)
+    coding = described.unit("analog", CrossbarUnit).input
+    if coding.range == "static" and coding.bits is not None:
         with evaluating(model), calibrate(model):
             for batch in study.task.training(200)[:4]:
                 model(**batch)

@@ -13,6 +13,7 @@ from typing import Any
 
 from cimphony.chip import load_chip
 from cimphony.cost import estimate
+from cimphony.cost.lifetime import one_copy
 from cimphony.errors import DataError
 from cimphony.mapping import place
 from cimphony.papers.claims import Claim, claims_record, figure, load_claims
@@ -171,7 +172,7 @@ def _costs() -> dict[str, list[float]]:
     work, base = decomposed(prefill(ENCODER, 128)), load_chip("hyflexpim")
     chips = [base.replace({"units.analog.cell.slc_rate": rate}) for rate in RATES]
     made = [estimate(work, chip) for chip in chips]
-    single = [place(work, chip.replace({"units.analog.schedule.copies": "one"})) for chip in chips]
+    single = [place(work, one_copy(chip)) for chip in chips]
     quantities = {"energy": [one.energy for one in made], "interval": [one.interval for one in made],
                   "arrays of one copy": [float(one.arrays) for one in single]}  # fmt: skip
     return {name: [value / values[-1] for value in values] for name, values in quantities.items()}

@@ -82,8 +82,10 @@ class Study:
     def dense(self) -> nn.Module:
         """Trained without SVD."""
         model = self.task.fresh()
-        if not self.epochs or self._found(model, "dense"):
+        if not self.epochs:
             return model.eval()
+        if kept := self._kept("dense"):
+            return _loaded(model, kept)
         optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=self.lr, weight_decay=0.01)
         model.train()
         with torch.random.fork_rng():
@@ -99,18 +101,17 @@ class Study:
     def redistributed(self, *, tuned: bool) -> nn.Module:
         """SVD with hard threshold, then gradient statistics, with (`tuned`) or without fine-tuning on the way."""
         name = f"svd-{'tuned' if tuned else 'plain'}"
-        model = self.task.fresh()
-        ranks = {layer: hard_threshold(*weight.shape) for layer, (weight, _) in self._layers(model).items()}
-        if self._exists(name):
-            self._found(reshape_(model, ranks, fused=False), name)
-        else:
-            model = decompose_(self.dense(), exclude=self.task.digital)
-            lr = (self.redistribution_lr or self.lr / 5) if tuned else _SHORT
-            with torch.random.fork_rng():
-                torch.manual_seed(self.seed)
-                for_epochs = _Epochs(self.task, self.redistribution_epochs if tuned else 1, tuned)
-                GradientRedistribution(1, lr=lr).fit(model, for_epochs, progress=False)
-            self._keep(model, name)
+        if kept := self._kept(name):
+            model = self.task.fresh()
+            ranks = {layer: hard_threshold(*weight.shape) for layer, (weight, _) in self._layers(model).items()}
+            return _loaded(reshape_(model, ranks, fused=False), kept)
+        model = decompose_(self.dense(), exclude=self.task.digital)
+        lr = (self.redistribution_lr or self.lr / 5) if tuned else _SHORT
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            batches = _Epochs(self.task, self.redistribution_epochs if tuned else 1, tuned)
+            GradientRedistribution(1, lr=lr).fit(model, batches, progress=False)
+        self._keep(model, name)
         return model.eval()
 
     def untruncated(self) -> nn.Module:
@@ -143,19 +144,12 @@ class Study:
     def _layers(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor | None]]:
         return decomposable(model, exclude=self.task.digital)
 
-    def _exists(self, name: str) -> bool:
-        path = self._path(name)
-        return path is not None and path.exists()
-
     def _path(self, name: str) -> Path | None:
         return self.work and self.work / f"{self.task.name}-{name}-{self.seed}.safetensors"
 
-    def _found(self, model: nn.Module, name: str) -> bool:
+    def _kept(self, name: str) -> Path | None:
         path = self._path(name)
-        if path is None or not path.exists():
-            return False
-        model.load_state_dict(load_file(path), strict=False)  # tied weights are kept once
-        return True
+        return path if path and path.exists() else None
 
     def _keep(self, model: nn.Module, name: str) -> None:
         path = self._path(name)
@@ -166,6 +160,11 @@ class Study:
         kept = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
         save_file({key: value for key, value in kept.items() if key not in tied}, temporary)
         temporary.replace(path)
+
+
+def _loaded(model: nn.Module, path: Path) -> nn.Module:
+    model.load_state_dict(load_file(path), strict=False)  # tied weights are kept once
+    return model.eval()
 
 
 class _Epochs:
