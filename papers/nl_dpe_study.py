@@ -19,11 +19,13 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cimphony.chip import Acam, Chip, LogLinearDevice, Thresholds, load_chip
@@ -83,7 +85,8 @@ class Way:
     lr: dict[str, float]
     reach: float = 0.0  # of ACAM ranges: their rate times the steps
     seed: int = 0  # of batches and of the chips of training
-    literal: bool = False  # ranges anew afterwards, and thresholds tuned by the literal recipe
+    anew: bool = False  # ranges are learned once more after training
+    literal: bool = False  # so too, and thresholds are tuned by the literal recipe
 
 
 STEPS = {"SST-2": 60, "llama": 300, "digits": 400}
@@ -96,6 +99,7 @@ WAYS = {
     LITERALLY: Way("crossbar noise", STEPS, {"SST-2": 5e-5, "llama": 5e-5, "digits": 1e-4}, literal=True),
     CONTROL: Way(None, STEPS, RATES),
     WEIGHTS: Way("exact cells", STEPS, RATES),
+    f"{WEIGHTS}, calibrated anew": Way("exact cells", STEPS, RATES, anew=True),
     RANGES: Way("exact cells", STEPS, NOTHING, reach=REACH),
     BOTH: Way("exact cells", STEPS, RATES, reach=REACH),
     f"{BOTH}, again": Way("exact cells", STEPS, RATES, reach=REACH, seed=1),
@@ -103,10 +107,15 @@ WAYS = {
 GRIDS = {
     "main": [(CAME, "whole chip"), (BOTH, "whole chip"), (CONTROL, "whole chip")],
     "shares": [(WEIGHTS, "whole chip"), (RANGES, "whole chip")],
+    "anew": [(f"{WEIGHTS}, calibrated anew", "whole chip")],
     "again": [(f"{BOTH}, again", "whole chip")],
     "calibration": [(one, name) for name in ("clipped ranges", "moving ranges") for one in (CAME, CONTROL)],
     "parts": [(CAME, "crossbar noise"), (CAME, "ideal ACAM")],
     "literal": [(LITERALLY, "whole chip")],
+    "short": [
+        (BOTH, name)
+        for name in ("7 bits", "5% stuck", "noise x 2", "6 bits", "binary code", "errors by column", "noise x 1.5")
+    ],
     "sweep": [(BOTH, name) for name in list(chips())[6:]],
     "sweep before": [(CAME, name) for name in list(chips())[6:]],
 }
@@ -140,6 +149,33 @@ class SmallDigits(Digits):
         return {"model": "64-48-48-10 with GELU", "train": 1000, "examples": len(self.labels) - 1000}
 
 
+class Written(Text):
+    """A decoder on a text, trained on what it writes itself: the text is too short to train on without learning it."""
+
+    work: Path | None = None
+
+    @cached_property
+    def written(self) -> Tensor:
+        """Windows [window, token] of texts of 256 tokens, sampled as the model has them."""
+        path = (self.work or Path()) / f"nl-dpe-written-{self.name}.safetensors"
+        if not path.exists():
+            model = self.fresh().eval()
+            start = torch.full((160, 1), cast("Any", model).config.bos_token_id)
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(0)
+                how = {"max_new_tokens": 255, "do_sample": True, "temperature": 1.0, "top_k": 0, "eos_token_id": None}
+                texts = [cast("Any", model).generate(start, **how) for _ in range(4)]
+            save_file({"tokens": torch.cat(texts).view(-1, self.window).contiguous()}, path)
+        return load_file(path)["tokens"]
+
+    def training(self, epoch: int) -> list[dict[str, Tensor]]:
+        order = torch.randperm(len(self.written), generator=torch.Generator().manual_seed(epoch))
+        return [{"input_ids": ids, "labels": ids} for ids in self.written[order].split(8)]
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "trained on": f"{self.written.numel()} tokens that the model wrote"}
+
+
 def chip(name: str, task: str) -> Chip:
     made = load_chip("nl-dpe").replace({"units.analog.fidelity": "effective"})
     made = made.replace(chips(NOISE.get(task, 1.0))[name])
@@ -149,7 +185,8 @@ def chip(name: str, task: str) -> Chip:
 def task_of(arguments: argparse.Namespace) -> tuple[Task, nn.Module]:
     """The task and the digital model."""
     if arguments.task == "llama":
-        text = Text("llama", arguments.model, arguments.data, window=64, windows=24)
+        text = Written("llama", arguments.model, arguments.data, window=64, windows=24)
+        text.work = arguments.work
         return text, text.fresh()
     if arguments.task == "digits":
         digits = SmallDigits(digital=())
@@ -200,7 +237,7 @@ def measured(task: Task, model: nn.Module, variant: str, name: str, seeds: list[
     made = on_chip(task, digital(model), name)
     if way and way.literal:
         tune_acams_(made, LITERAL)
-    elif way and way.on:
+    elif way and way.on and not way.anew:
         made.load_state_dict(model.state_dict())  # attention keeps its ranges there
         restore_acams(made, analog_layers(made), acam_state(model, analog_layers(model)))
     for seed in seeds:

@@ -78,4 +78,5 @@ def test_records_of_studies_fill_claims_of_accuracy(tmp_path: Path, monkeypatch:
     measure = found["naf-loss"].measure
     assert measure is not None
     assert (measure(), found["naf-loss"].status) == (0.4, "conditional")
+    assert "needs a study" not in found["naf-loss"].note
     assert found["noise-loss"].measure is None
