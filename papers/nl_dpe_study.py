@@ -118,7 +118,15 @@ GRIDS = {
     "literal": [(LITERALLY, "whole chip")],
     "short": [
         (BOTH, name)
-        for name in ("7 bits", "5% stuck", "noise x 2", "6 bits", "binary code", "errors by column", "noise x 1.5")
+        for name in (
+            "7 bits",
+            "5% stuck",
+            "noise x 2",
+            "5% stuck, 8 spares a bit",
+            "6 bits",
+            "binary code",
+            "errors by column",
+        )
     ],
     "sweep": [(BOTH, name) for name in list(chips())[6:]],
     "sweep before": [(CAME, name) for name in list(chips())[6:]],
