@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,8 +28,7 @@ class Workbench:
 
     def __init__(self, model: str, chips: Mapping[str, Chip], folder: Path) -> None:
         self.model, self.chips, self.folder = model, dict(chips), folder
-        self._works: dict[tuple[int, int, int], Workload] = {}
-        self._tracing = Lock()
+        self._traced, self._tracing = lru_cache(_KEPT)(partial(_traced, model)), Lock()
 
     def knobs(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The knobs of a chip as plain data, with the words for every value."""
@@ -45,7 +45,8 @@ class Workbench:
     def cost(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The tables that `cimphony cost` prints of the turned chip and the one it began as, and its breakdowns."""
         base, chip = self._base(asked), self.chip(asked)
-        work = self._work(asked)
+        with self._tracing:  # one at a time, so that none is traced twice
+            work = self._traced(**_sizes(asked))
         ours, theirs = (estimate(work, one).to_dict() for one in (chip, base))
         told = cost_table({"reports": [ours, theirs | {"chip": f"{base.name}, as it was"}]})
         return {
@@ -87,25 +88,15 @@ class Workbench:
             raise DataError(f"chip {name!r} is not here; choose one of {', '.join(self.chips)}")
         return self.chips[name]
 
-    def _work(self, asked: Mapping[str, Any]) -> Workload:
-        from cimphony.nn.trace import trace
 
-        sizes = _sizes(asked)
-        key = (sizes["prompt"], sizes["new_tokens"], sizes["batch"])
-        with self._tracing:
-            if key not in self._works:
-                if len(self._works) >= _KEPT:
-                    del self._works[next(iter(self._works))]
-                self._works[key] = trace(self.model, **sizes)
-            return self._works[key]
+def _traced(model: str, **sizes: Any) -> Workload:
+    from cimphony.nn.trace import trace  # torch, seconds: at the first question
+
+    return trace(model, **sizes)
 
 
 def _sizes(asked: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "prompt": asked.get("prompt", 128),
-        "new_tokens": asked.get("new_tokens", 0),
-        "batch": asked.get("batch", 1),
-    }
+    return {name: asked.get(name, usual) for name, usual in (("prompt", 128), ("new_tokens", 0), ("batch", 1))}
 
 
 def _mapping(asked: Mapping[str, Any], field: str) -> Mapping[str, Any]:

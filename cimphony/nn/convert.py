@@ -132,17 +132,13 @@ def _choose(
     }
     for path, module in model.named_modules():
         if analog_class(module) is None:
-            if isinstance(module, (nn.Linear, nn.Conv2d)):
-                why = (
-                    "used inside nn.MultiheadAttention"
-                    if path in inside_attention
-                    else "a subclass with its own forward"
-                )
-                digital[path] = why
+            if path in inside_attention:
+                digital[path] = "used inside nn.MultiheadAttention"
+            elif isinstance(module, (nn.Linear, nn.Conv2d)):
+                digital[path] = "a subclass with its own forward"
             elif _has_own_weights(module):
                 digital[path] = f"{type(module).__name__}: only linear layers and Conv2d go on a crossbar"
-            continue
-        if not any(fnmatchcase(path, pattern) for pattern in include):
+        elif not any(fnmatchcase(path, pattern) for pattern in include):
             digital[path] = "not included"
         elif any(fnmatchcase(path, pattern) for pattern in exclude):
             digital[path] = "excluded"

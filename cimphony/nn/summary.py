@@ -51,27 +51,29 @@ def summary(model: nn.Module) -> Summary:
 def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
     """One dictionary for each layer with weights: what is applied, or why it stays digital."""
     rows: list[dict[str, Any]] = []
-    digital = digital_layers(model)
+    stayed = digital_layers(model)
     layers, attention = analog_layers(model), attention_layers(model)
     passes = {name: one for name, one in acam_activations(model).items() if one.done_by or one.readout}
     for name, module in model.named_modules():
         if name in layers:
             rows.append(_analog_row(name, module, layers[name]))
-        elif name in digital:
-            rows.append({"layer": name, "runs_on": "digital", "why": digital[name]})
+        elif name in stayed:
+            rows.append(_digital_row(name, stayed[name]))
         elif name in passes:
             rows.append(_pass_row(name, passes[name]))
         elif name in attention:
             rows.append({"layer": name, "runs_on": attention[name].unit_name, **attention[name].describe()})
         elif not layers and isinstance(module, (nn.Linear, nn.Conv2d)):
-            rows.append({"layer": name, "runs_on": "digital", "why": "not converted"})
+            rows.append(_digital_row(name, "not converted"))
         elif isinstance(module, nn.Embedding):
-            rows.append({"layer": name, "runs_on": "digital", "why": "a table look-up, exact"})
+            rows.append(_digital_row(name, "a table look-up, exact"))
     if layers or attention:
-        rows.append(
-            {"layer": "everything else", "runs_on": "digital", "why": "computed exactly in the model's own precision"}
-        )
+        rows.append(_digital_row("everything else", "computed exactly in the model's own precision"))
     return rows
+
+
+def _digital_row(name: str, why: str) -> dict[str, Any]:
+    return {"layer": name, "runs_on": "digital", "why": why}
 
 
 def _pass_row(name: str, activation: AcamActivation) -> dict[str, Any]:
@@ -108,16 +110,14 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
     parts = row.get("parts", [])
     coding = row["input"]
     limit = "" if coding["range"] == "token" or row["input_range"] is None else f" ±{row['input_range']:.3g}"
+    groups = f" x {row['groups']}" if row["groups"] > 1 else ""
+    copies = f", {row['redundancy']} copies averaged" if row["redundancy"] > 1 else ""
     return [
         row["layer"],
-        f"{format_count(row['rows'])} x {format_count(row['columns'])}"
-        + (f" x {row['groups']}" if row["groups"] > 1 else ""),
+        f"{format_count(row['rows'])} x {format_count(row['columns'])}{groups}",
         row["runs_on"],
-        ("; ".join(_cells(part) for part in parts) or row["state"])
-        + (f", {row['redundancy']} copies averaged" if row["redundancy"] > 1 else ""),
-        f"{coding['bits'] or 'no'} bits {coding['coding']}, by {coding['range']}{limit}"
-        if coding["bits"]
-        else "not quantised",
+        ("; ".join(_cells(part) for part in parts) or row["state"]) + copies,
+        f"{coding['bits']} bits {coding['coding']}, by {coding['range']}{limit}" if coding["bits"] else "not quantised",
         _acam(row) if "acam" in row else "; ".join(_converter(part) for part in parts),
         "; ".join(dict.fromkeys(_device(part["device"]) for part in parts)),
         row["fidelity"],
