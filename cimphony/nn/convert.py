@@ -59,9 +59,7 @@ def convert_(
         raise StateError("the model is converted already: cim.restore_(model) first")
     name = chip.policy.get("static_matmul", "")
     unit = chip.unit_for("static_matmul")
-    chosen: dict[str, nn.Module] = {}
-    adapters: dict[str, nn.Module] = {}
-    digital: dict[str, str] = {}
+    chosen, adapters = dict[str, nn.Module](), dict[str, nn.Module]()
     if isinstance(unit, CrossbarUnit):
         check_adapters(model)
         chosen, digital = _choose(model, include, exclude)
@@ -220,8 +218,6 @@ def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit_name: str, ch
     unit, arrays = chip.units[unit_name], 0
     assert isinstance(unit, CrossbarUnit)
     for path, module in chosen.items():
-        kind = analog_class(module)
-        assert kind is not None
         rows, outputs, groups = matrix_shape(module)
         arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path, unit_name)).arrays
     capacity = math.prod(unit.count.values())

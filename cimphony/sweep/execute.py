@@ -1,9 +1,10 @@
 """run_study: measures what is not yet recorded, keeps every point as it comes, and goes on after anything."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -51,7 +52,7 @@ def run_study(
         if retry_failed:
             store.forget_failed()
         store.finish(wanted, complete=False)
-        run = _Run(study, store, functions, workers, ray, bar)
+        run = _Run(study, store, partial(_hire, study, functions, workers, ray), bar)
         try:
             for batch in search.batches(study, store):
                 wanted += batch
@@ -69,15 +70,10 @@ class _Bar(Progress):
 
     def __init__(self, title: str, total: int, show: bool) -> None:
         console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[said]}"),
-        )
-        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        points = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        rest = (TextColumn("{task.fields[said]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         shown = show and console.is_terminal
-        super().__init__(*columns, *times, console=console, transient=True, disable=not shown)
+        super().__init__(*points, *rest, console=console, transient=True, disable=not shown)
         self._failed, self._points = 0, self.add_task(title, total=total, said="")
 
     def measured(self, record: Record) -> None:
@@ -97,9 +93,7 @@ class _Run:
 
     study: Study
     store: Store
-    functions: Functions
-    workers: int | None
-    ray: str | bool
+    hire: Callable[[int], Crew]  # for so many points
     bar: _Bar
     crew: Crew | None = None
 
@@ -110,7 +104,7 @@ class _Run:
             self.bar.known(len(points) - len(missing))
         if not missing:
             return
-        crew = self.crew = self.crew or self._hire(len(missing))
+        crew = self.crew = self.crew or self.hire(len(missing))
         queue = _Queue(self.study, missing)
         working: dict[int, Axes] = {}
         while queue or working:
@@ -130,19 +124,19 @@ class _Run:
         self.store.put(record)
         self.bar.measured(record)
 
-    def _hire(self, points: int) -> Crew:
-        if self.ray:
-            address = self.ray if isinstance(self.ray, str) else None
-            return Cluster(self.study, self.functions, self.workers, address)
-        if self.workers == 0:
-            return Here(self.study, self.functions)
-        most = self.study.search.batch if self.study.search.kind == "optuna" else points
-        return Local(self.study, self.functions, min(self.workers or local_workers(self.study), most))
-
     def close(self) -> None:
         """Stop the workers."""
         if self.crew is not None:
             self.crew.close()
+
+
+def _hire(study: Study, functions: Functions, workers: int | None, ray: str | bool, points: int) -> Crew:
+    if ray:
+        return Cluster(study, functions, workers, ray if isinstance(ray, str) else None)
+    if workers == 0:
+        return Here(study, functions)
+    most = study.search.batch if study.search.kind == "optuna" else points
+    return Local(study, functions, min(workers or local_workers(study), most))
 
 
 class _Queue:
