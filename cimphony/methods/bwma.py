@@ -11,7 +11,8 @@ alpha, beta, bias and a folded batch normalisation are the digital epilogue.
 import copy
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -191,15 +192,12 @@ def _inputs(model: nn.Module, layers: dict[str, BinaryLayer], sample: Tensor) ->
     """Codes that reach each layer [token, row] by group, from one digital pass."""
     seen: dict[str, list[Tensor]] = {}
 
-    def hook(name: str) -> Any:
-        def keep(module: nn.Module, inputs: tuple[Tensor]) -> None:
-            layer, x = cast(BinaryLayer, module), inputs[0]
-            x = x[None] if isinstance(layer, nn.Conv2d) and x.dim() == 3 else x
-            seen[name] = [field[:: max(1, len(field) // 512)] for field in layer.fields(layer.staircase.codes(x))]
+    def keep(name: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
+        layer, x = cast(BinaryLayer, module), inputs[0]
+        x = x[None] if isinstance(layer, nn.Conv2d) and x.dim() == 3 else x
+        seen[name] = [field[:: max(1, len(field) // 512)] for field in layer.fields(layer.staircase.codes(x))]
 
-        return keep
-
-    handles = [layer.register_forward_pre_hook(hook(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(partial(keep, name)) for name, layer in layers.items()]
     with torch.no_grad():
         model.eval()(sample)
     for handle in handles:

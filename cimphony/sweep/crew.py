@@ -84,7 +84,7 @@ class Here:
 
     def send(self, worker: int, axes: Axes) -> None:
         """Measures at once."""
-        self._done.append((worker, _measure(self._bench, axes)))
+        self._done.append((worker, self._bench.point(axes)))
 
     def receive(self) -> list[tuple[int, Any]]:
         """What was measured."""
@@ -222,8 +222,8 @@ class _Actor:
         self._bench = Bench(study, functions)
 
     def measure(self, axes: Axes) -> Any:
-        """A point's record, or the exception that stops the study."""
-        return _measure(self._bench, axes)
+        """A point's record, or the error that stops the study."""
+        return self._bench.point(axes)
 
 
 def _serve(pipe: Connection, study: Study, functions: Functions) -> None:
@@ -236,7 +236,7 @@ def _serve(pipe: Connection, study: Study, functions: Functions) -> None:
     bench = Bench(study, functions)
     pipe.send(_READY)
     while True:
-        pipe.send(_measure(bench, inbox.get()))
+        pipe.send(bench.point(inbox.get()))
 
 
 def _listen(pipe: Connection, inbox: "SimpleQueue[Axes]") -> None:
@@ -246,15 +246,6 @@ def _listen(pipe: Connection, inbox: "SimpleQueue[Axes]") -> None:
             inbox.put(pipe.recv())
     except (EOFError, OSError):
         os._exit(0)
-
-
-def _measure(bench: Any, axes: Axes) -> Record | Exception:
-    from cimphony.sweep.measure import SetupError
-
-    try:
-        return bench.point(axes)
-    except SetupError as error:
-        return error
 
 
 def _check_sendable(functions: Functions) -> None:

@@ -56,16 +56,16 @@ class Bench:
         self._loaded: _Loaded | None = None
         self._workloads: dict[str, Workload] = {}
 
-    def point(self, axes: Axes) -> Record:
-        """The record of a point: done, or failed with its message. Raises SetupError where no point can be measured."""
+    def point(self, axes: Axes) -> "Record | SetupError":
+        """The record of a point, done or failed with its message; or the error for which no point can be measured."""
         began, chip = perf_counter(), None
         try:
             point = Point(self.study, axes)
             chip = point.chip
             with one_thread():
                 record = self._measured(point)
-        except SetupError:
-            raise
+        except SetupError as error:
+            return error
         except Exception as error:  # whatever it is, the other points are unharmed
             self._forget_conversion()
             said = str(error) if isinstance(error, CimphonyError) else f"{type(error).__name__}: {error}"
