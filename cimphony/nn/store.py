@@ -39,15 +39,16 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     layers, attention = converted_layers(model, "save"), attention_layers(model)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    scalers = {name: value for name, value in state.items() if f".{NAME}." in name}
     if hasattr(model, "save_pretrained"):
-        digital = {name: value for name, value in model.state_dict().items() if not _is_scaler(name)}
+        digital = {name: value for name, value in state.items() if name not in scalers}
         model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
     else:
-        save_file(_unshared(model.state_dict()), place / WEIGHTS_FILE)
+        save_file(_unshared(state), place / WEIGHTS_FILE)
     chip = next(iter(attention.values())).chip if attention else next(iter(layers.values())).tiles[0].chip
     write_text(chip.to_yaml(), place / CHIP_FILE, "saved chip")
     if attention:
-        scalers = {name: value for name, value in model.state_dict().items() if _is_scaler(name)}
         save_file(_unshared(scalers), place / ATTENTION_FILE)
     save_file(_ranges(layers), place / RANGES_FILE)
     write_text(json.dumps(_state(model, layers), indent=1) + "\n", place / STATE_FILE, "saved model")
@@ -199,10 +200,6 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     model.load_state_dict(saved, strict=False)  # tied weights are saved once
     if hasattr(model, "tie_weights"):
         model.tie_weights()  # type: ignore[operator]
-
-
-def _is_scaler(name: str) -> bool:
-    return f".{NAME}." in name
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
