@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from cimphony.chip import Chip, CrossbarUnit
-from cimphony.errors import DataError, StateError
+from cimphony.errors import DataError
 from cimphony.evaluate.population import calibrate_on, finite, identity
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import AnalogLayer, age_, analog_layers, convert_, is_converted, program_, restore_
+from cimphony.nn import AnalogLayer, age_, analog_layers, convert_, program_, restore_
 from cimphony.nn.programmed import Programmed
 from cimphony.record import Draft, Record, over_chips
 
@@ -58,8 +58,6 @@ def sensitivity(
     its noise alone costs, in units of the metric, the mean over chips), `relief` (what cleaning it wins), and mean and
     worst of both cases. Raises DataError where a group matches no layer or a value is not finite.
     """
-    if is_converted(model):
-        raise StateError("the model is converted already: cim.restore_(model) first")
     if not isinstance(chip.unit_for("static_matmul"), CrossbarUnit) or not seeds:
         raise DataError("sensitivity needs a chip with a crossbar for static_matmul, and at least one seed")
     name = metric_name or getattr(metric, "__name__", type(metric).__name__)
