@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 440, 70, 180, 20, 50
-X, Y = (1.0, 1e5), (1e9, 2e12)
+X, Y = (1.0, 1e6), (1e9, 2e12)
 COLOURS = {
     "analog, 8 slices of 1 bit": "#1f77b4",
     "analog, 4 slices of 2 bits": "#d62728",
@@ -40,7 +40,7 @@ def line(points: list[tuple[float, float]], **style: Any) -> str:
 def axes() -> list[str]:
     parts = [f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" ']
     parts[0] += 'fill="none" stroke="#888"/>'
-    for power in range(6):
+    for power in range(7):
         parts.append(text(x_of(10.0**power), HEIGHT - BOTTOM + 16, f"{10**power:,}", text_anchor="middle"))
     for power in range(9, 13):
         parts.append(text(LEFT - 6, y_of(10.0**power) + 4, f"{10 ** (power - 9):,}", text_anchor="end"))
@@ -59,9 +59,9 @@ def roofs(machine: dict[str, float]) -> list[str]:
         points = [(X[0], X[0] * machine["memory_bytes"]), (bend, peak), (X[1], peak)]
         parts.append(line(points, stroke="#444", stroke_width=1.5))
         parts.append(text(WIDTH - RIGHT + 6, y_of(peak) + 4, f"{words}, {peak / 1e9:.0f}"))
-    at = 1.6
+    at = 1.5
     words = f"memory, {machine['memory_bytes'] / 1e9:.0f} GB/s"
-    return [*parts, text(x_of(at), y_of(at * machine["memory_bytes"]) - 14, words)]
+    return [*parts, text(x_of(at), y_of(at * machine["memory_bytes"]) + 30, words)]
 
 
 def points(rows: list[dict[str, Any]]) -> list[str]:

@@ -14,10 +14,12 @@ enum Rounding : int32_t {
     SHIFT_SIGNED = 1,    // multiplier 1, sums -32768 to 32767
     SCALE_UNSIGNED = 2,  // shift 17 to 31, sums 0 to 65535
     SCALE_SIGNED = 3,    // shift 17 to 31, sums -32768 to 32767
+    LONG_UNSIGNED = 4,   // multiplier 1, sums of 32 bits, added up from runs of rows with sums 0 to 65535
+    LONG_SIGNED = 5,     // the same, sums of runs -32768 to 32767
 };
 
 struct Converter {
-    int32_t rounding, multiplier, shift, low, high;
+    int32_t rounding, multiplier, shift, low, high, run;  // run: rows, where sums are long
 };
 
 // Cells as the kernels read them. A conductance is 256 * level + error; a level is base plus bit planes.

@@ -7,6 +7,7 @@
 #include "simd.h"
 
 template <int ROUNDING> struct Convert {
+    static constexpr bool is_long = false;
     static constexpr bool is_signed = ROUNDING == SHIFT_SIGNED || ROUNDING == SCALE_SIGNED;
     static constexpr bool scales = ROUNDING == SCALE_UNSIGNED || ROUNDING == SCALE_SIGNED;
     typedef typename std::conditional<is_signed, s16x16, u16x16>::type Sum;
@@ -33,6 +34,20 @@ template <int ROUNDING> struct Convert {
         return (s16x16)code;
     }
 };
+
+// Sums of 32 bits; `run` groups of rows add up to 16, signed or not.
+template <bool SIGNED> struct ConvertLong {
+    static constexpr bool is_long = true;
+    typedef typename std::conditional<SIGNED, s16x16, u16x16>::type Sum;
+    s32x16 half, low, high;
+    int shift, run;
+
+    explicit ConvertLong(const Converter &c)
+        : half(s32x16{} + ((1 << c.shift) >> 1)), low(s32x16{} + c.low), high(s32x16{} + c.high), shift(c.shift), run(c.run) {}
+    inline s16x16 operator()(s32x16 total) const { return narrow(clamp((total + half) >> shift, low, high)); }
+};
+template <> struct Convert<LONG_UNSIGNED> : ConvertLong<false> { using ConvertLong::ConvertLong; };
+template <> struct Convert<LONG_SIGNED> : ConvertLong<true> { using ConvertLong::ConvertLong; };
 
 // Analog cells: conductances of LANES columns in 16 bits.
 struct Conductances {

@@ -14,26 +14,32 @@ namespace {
 
 constexpr int TOKENS = 256;  // tokens whose totals stay in cache
 
+// sum += entries of groups `from` to `to`, for every bit.
+template <int BITS, class Vector>
+inline void look_up(const char *table, int64_t stride, const uint64_t *words, int64_t from, int64_t to, Vector *sum) {
+    const char *group = table + from * stride;
+    for (int64_t g = from; g < to; g++, group += stride) {
+        uint64_t word = words[g];
+#pragma GCC unroll 8
+        for (int j = 0; j < BITS; j += 2) {
+            sum[j] += *(const Vector *)(group + 8 * (word & 255));
+            if (j + 1 < BITS) sum[j + 1] += *(const Vector *)(group + 8 * (word >> 8 & 255));
+            word >>= 16;
+            asm("" : "+r"(word));  // keeps the cheap byte extraction; without it the shifts are recomputed
+        }
+    }
+}
+
 // Totals of `tokens` tokens read against one block and slice, all bits of a chunk together. Not inlined: every sum
 // has a register only while nothing else wants one.
 template <class Kind, class Conv, int BITS>
 __attribute__((noinline)) void read_block(const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
                 int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
     typedef typename Kind::Vector Vector;
-    for (int64_t token = 0; token < tokens; token++, totals += LANES * Kind::parts) {
+    for (int64_t token = 0; token < tokens; token++, words += groups, totals += LANES * Kind::parts) {
         Vector sum[BITS];
         for (int j = 0; j < BITS; j++) sum[j] = Kind::start(convert.start());
-        const char *group = table;
-        for (int64_t g = 0; g < groups; g++, group += stride) {
-            uint64_t word = *words++;
-#pragma GCC unroll 8
-            for (int j = 0; j < BITS; j += 2) {
-                sum[j] += *(const Vector *)(group + 8 * (word & 255));
-                if (j + 1 < BITS) sum[j + 1] += *(const Vector *)(group + 8 * (word >> 8 & 255));
-                word >>= 16;
-                asm("" : "+r"(word));  // keeps the cheap byte extraction; without it the shifts are recomputed
-            }
-        }
+        look_up<BITS>(table, stride, words, 0, groups, sum);
 #pragma GCC unroll 2
         for (int part = 0; part < Kind::parts; part++) {
             s16x16 code = convert(Kind::part(sum[BITS - 1], part, convert.start()));
@@ -45,12 +51,33 @@ __attribute__((noinline)) void read_block(const Conv &convert, const char *table
     }
 }
 
+// The same where a block's sums need 32 bits.
+template <class Conv, int BITS>
+__attribute__((noinline)) void read_long_block(const Conv &convert, const char *table, int64_t stride, const uint64_t *words,
+                int64_t groups, int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
+    for (int64_t token = 0; token < tokens; token++, words += groups, totals += LANES) {
+        s32x16 total[BITS] = {};
+        for (int64_t from = 0; from < groups; from += convert.run) {
+            u16x16 sum[BITS] = {};
+            look_up<BITS>(table, stride, words, from, std::min<int64_t>(groups, from + convert.run), sum);
+            for (int j = 0; j < BITS; j++) total[j] += __builtin_convertvector((typename Conv::Sum)sum[j], s32x16);
+        }
+        s16x16 code = convert(total[BITS - 1]);
+        if (negative_top) code = -code;
+        for (int j = BITS - 2; j >= 0; j--) code = code + code + convert(total[j]);
+        add_scaled(totals, code, factor);
+    }
+}
+
 template <class Kind, class Conv>
 void read_bits(int bits, const Conv &convert, const char *table, int64_t stride, const uint64_t *words, int64_t groups,
                int64_t tokens, bool negative_top, const int32_t *factor, int32_t *totals) {
-#define CASE(n) \
-    case n:     \
-        return read_block<Kind, Conv, n>(convert, table, stride, words, groups, tokens, negative_top, factor, totals)
+#define CASE(n)                                                                                                          \
+    case n:                                                                                                              \
+        if constexpr (Conv::is_long)                                                                                     \
+            return read_long_block<Conv, n>(convert, table, stride, words, groups, tokens, negative_top, factor, totals); \
+        else                                                                                                             \
+            return read_block<Kind, Conv, n>(convert, table, stride, words, groups, tokens, negative_top, factor, totals)
     switch (bits) {
         CASE(1); CASE(2); CASE(3); CASE(4); CASE(5); CASE(6); CASE(7); CASE(8);
     }
@@ -134,7 +161,8 @@ void read_columns(const Read &read, const Conv &convert, int64_t column, int64_t
 
 template <class Kind, int ROUNDING>
 void read_tiles(const Read &read, int64_t first_tile, int64_t last_tile) {
-    const Convert<ROUNDING> convert(read.cells.converter);
+    Convert<ROUNDING> convert(read.cells.converter);
+    if constexpr (Convert<ROUNDING>::is_long) convert.run /= read.group;
     Scratch<Kind> scratch(read.cells.rows_per_block, read.group);
     const int64_t last = std::min(last_tile * TILE, read.cells.columns);
     for (int64_t column = first_tile * TILE; column < last; column += LANES * Kind::parts)
@@ -165,5 +193,7 @@ EXPORT void cim_read_tables(const Cells *cells, const Chunk *chunks, int32_t chu
         case SHIFT_SIGNED: return read_kind<SHIFT_SIGNED>(read, entry_bytes, first_tile, last_tile);
         case SCALE_UNSIGNED: return read_kind<SCALE_UNSIGNED>(read, entry_bytes, first_tile, last_tile);
         case SCALE_SIGNED: return read_kind<SCALE_SIGNED>(read, entry_bytes, first_tile, last_tile);
+        case LONG_UNSIGNED: return read_tiles<Conductances, LONG_UNSIGNED>(read, first_tile, last_tile);
+        case LONG_SIGNED: return read_tiles<Conductances, LONG_SIGNED>(read, first_tile, last_tile);
     }
 }

@@ -75,15 +75,14 @@ s16x16 read_panel(const Panel &panel, const Selected &selected, int64_t block, i
     for (int i = 0; i < parts; i++) add_up<BITS>(panel, selected, block, half * LANES + i * lanes, sum[i]);
     s16x16 codes = {};
     for (int j = BITS - 1; j >= 0; j--) {
+        s32x16 both;
+        memcpy(&both, sum[0] + j, sizeof(Wide));
+        if (parts == 2) memcpy((char *)&both + sizeof(Wide), sum[parts - 1] + j, sizeof(Wide));
         s16x16 code;
-        if constexpr (parts == 1) {
-            code = narrow(sum[0][j]);
-        } else {
-            int16_t lane[LANES];
-            for (int i = 0; i < LANES; i++) lane[i] = (int16_t)sum[i / lanes][j][i % lanes];
-            code = load<s16x16>(lane);
-        }
-        code = convert((u16x16)code + convert.start());
+        if constexpr (Conv::is_long)
+            code = convert(both);
+        else
+            code = convert((u16x16)narrow(both) + convert.start());
         codes = codes + codes + (j == BITS - 1 && negative_top ? -code : code);
     }
     return codes;
@@ -150,5 +149,7 @@ EXPORT void cim_read_token(const Cells *cells, const int64_t *inputs, int64_t to
         case SHIFT_SIGNED: return read_tiles<SHIFT_SIGNED>(read, first_tile, last_tile);
         case SCALE_UNSIGNED: return read_tiles<SCALE_UNSIGNED>(read, first_tile, last_tile);
         case SCALE_SIGNED: return read_tiles<SCALE_SIGNED>(read, first_tile, last_tile);
+        case LONG_UNSIGNED:
+        case LONG_SIGNED: return read_tiles<LONG_SIGNED>(read, first_tile, last_tile);
     }
 }

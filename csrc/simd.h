@@ -98,6 +98,15 @@ static inline s16x16 max(s16x16 a, s16x16 b) {
 #endif
 }
 
+static inline s32x16 clamp(s32x16 a, s32x16 low, s32x16 high) {
+#if defined(__AVX512F__)
+    return (s32x16)_mm512_min_epi32(_mm512_max_epi32((__m512i)a, (__m512i)low), (__m512i)high);
+#else
+    a = a > low ? a : low;
+    return a < high ? a : high;
+#endif
+}
+
 // The upper 16 bits of the 32-bit product.
 static inline u16x16 multiply_high(u16x16 a, u16x16 b) {
 #if defined(__AVX2__)

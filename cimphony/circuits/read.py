@@ -233,7 +233,7 @@ def _runs(
         rows = slice(first * step, (first + blocks) * step)
         inverted = None if flipped is None else flipped[:, first : first + blocks]
         packed = pack(conductance[:, rows], _places(cells), step, inverted).first(count)
-        code = tables.conversion(packed.sums, one.multiplier, one.shift, one.low, one.high)
+        code = tables.conversion(packed, one.multiplier, one.shift, one.low, one.high)
         if coding.coding != "bit_serial" or variance is not None:
             code = None
         if code is None and not direct.applies(packed, input_top(coding), variance):

@@ -17,7 +17,7 @@ INT16, UINT16, INT32 = 2**15 - 1, 2**16 - 1, 2**31 - 1
 
 
 class _Converter(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int32) for name in ("rounding", "multiplier", "shift", "low", "high")]
+    _fields_ = [(name, ctypes.c_int32) for name in ("rounding", "multiplier", "shift", "low", "high", "run")]
 
 
 class _Cells(ctypes.Structure):
@@ -40,8 +40,8 @@ class PackedCells:
     panels: Tensor  # int32, [tile, block, slice] one after the other; csrc/expand.h
     places: Tensor  # int32 [slice], place values with their signs
     inverted: Tensor  # int32 [slice, block, tile], a bit for each column of negated place value; empty: none is
-    planes: int
-    base: int
+    base: int  # lowest level
+    top: int  # highest level
     sums: tuple[int, int]  # smallest and largest sum of any selection of rows of a block
     levels_only: bool  # no cell lies between levels, and bytes hold the sums
 
@@ -54,14 +54,19 @@ class PackedCells:
     def numbers(self) -> list[int]:
         """Everything else."""
         shape = (self.rows, self.columns, self.slices, self.rows_per_block)
-        return [*shape, self.planes, self.base, *self.sums, int(self.levels_only)]
+        return [*shape, self.base, self.top, *self.sums, int(self.levels_only)]
 
     @classmethod
     def of(cls, panels: Tensor, places: Tensor, inverted: Tensor, numbers: list[int]) -> "PackedCells":
         """The cells of `tensors` and `numbers`."""
-        rows, columns, slices, block, planes, base, smallest, largest, only = numbers
+        rows, columns, slices, block, base, top, smallest, largest, only = numbers
         sums = (smallest, largest)
-        return cls(rows, columns, slices, block, panels, places, inverted, planes, base, sums, bool(only))
+        return cls(rows, columns, slices, block, panels, places, inverted, base, top, sums, bool(only))
+
+    @property
+    def planes(self) -> int:
+        """Bits of a level."""
+        return max(1, (self.top - self.base).bit_length())
 
     @property
     def tiles(self) -> int:
@@ -81,7 +86,7 @@ class PackedCells:
             -(-rows // 32) * self.planes + error for rows, error in zip(self.block_rows, errors, strict=True)
         )
 
-    def struct(self, converter: tuple[int, int, int, int, int] = (0, 1, 0, 0, 0)) -> Any:
+    def struct(self, converter: tuple[int, int, int, int, int, int] = (0, 1, 0, 0, 0, 0)) -> Any:
         """What the library takes; the tensors must outlive it."""
         where = [one.data_ptr() if one.numel() else None for one in self.tensors]
         shape = (self.rows, self.columns, self.slices, self.rows_per_block)
@@ -138,8 +143,8 @@ def pack(conductance: Tensor, places: list[int], rows_per_block: int, inverted: 
         torch.empty(0),
         torch.tensor(places, dtype=torch.int32),
         torch.empty(0, 0, 0, dtype=torch.int32) if inverted is None else _bits(inverted),
-        max(1, (top - bottom).bit_length()),
         bottom,
+        top,
         (smallest, largest),
         not between and bottom >= 0 and largest <= UINT16,
     )

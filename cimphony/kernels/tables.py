@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from cimphony import native
-from cimphony.kernels.packed import INT16, UINT16, PackedCells
+from cimphony.kernels.packed import INT16, INT32, UINT16, PackedCells
 
 _ONE_BY_ONE, _ONE_BY_ONE_LEVELS = 4, 8  # tokens that are read without tables
 _FEW_TOKENS = 24
 _TALL = 160  # rows of a block
+_LARGEST_GROUP = 6
 
-Code = tuple[int, int, int, int, int]  # rounding, multiplier, shift, low, high: csrc/cimphony.h
+Code = tuple[int, int, int, int, int, int]  # rounding, multiplier, shift, low, high, run: csrc/cimphony.h
+_LONG = 4  # and above: roundings of sums of 32 bits
 
 
 class _Chunk(ctypes.Structure):
@@ -26,8 +28,8 @@ class _Chunk(ctypes.Structure):
     ]
 
 
-def conversion(sums: tuple[int, int], multiplier: int, shift: int, low: int | None, high: int | None) -> Code | None:
-    """The conversion in 16 bits for sums in a range; None where they, or the codes, do not fit."""
+def conversion(packed: PackedCells, multiplier: int, shift: int, low: int | None, high: int | None) -> Code | None:
+    """The conversion of these cells' sums in 16 bits, or in 32 from runs of rows; None where neither will do."""
     if low is None or high is None or max(abs(low), abs(high)) > INT16:
         return None
     if multiplier == 1 << 15:
@@ -35,12 +37,16 @@ def conversion(sums: tuple[int, int], multiplier: int, shift: int, low: int | No
     power = multiplier == 1 and 0 <= shift <= 15
     if not power and (multiplier == 1 or not 17 <= shift <= 31):
         return None
-    smallest, largest = sums[0], sums[1] + ((1 << shift >> 1) if power else 0)
+    smallest, largest = packed.sums[0], packed.sums[1] + ((1 << shift >> 1) if power else 0)
     if smallest >= 0 and largest <= UINT16:
-        return 0 if power else 2, multiplier, shift, low, high
+        return 0 if power else 2, multiplier, shift, low, high, 0
     if smallest >= -INT16 - 1 and largest <= INT16:
-        return 1 if power else 3, multiplier, shift, low, high
-    return None
+        return 1 if power else 3, multiplier, shift, low, high, 0
+    cell = 256 * max(packed.top, -packed.base) + 128  # largest magnitude
+    run = (UINT16 if smallest >= 0 else INT16) // cell
+    if not power or run < _LARGEST_GROUP or max(-smallest, largest) > INT32:
+        return None
+    return _LONG + int(smallest < 0), multiplier, shift, low, high, run
 
 
 def read(
@@ -77,7 +83,7 @@ def read(
     if tokens <= (_ONE_BY_ONE_LEVELS if packed.levels_only else _ONE_BY_ONE):
         packed.over_tiles(work_one_by_one, threads)
         return result
-    wide = tokens <= _FEW_TOKENS and not packed.levels_only
+    wide = tokens <= _FEW_TOKENS and not packed.levels_only and code[0] < _LONG
     group, entry = _rows_of_a_table(tokens, packed.rows_per_block), library.cim_widest_entry() if wide else 32
     words = torch.empty(len(plan), tokens * sum(-(-rows // group) for rows in packed.block_rows), dtype=torch.int64)
     for index, (low, count) in enumerate(plan):
@@ -90,7 +96,7 @@ def read(
 
 def _rows_of_a_table(tokens: int, block: int) -> int:
     """Larger tables take longer to make and save more look-ups in each token; all of a block's should fit the cache."""
-    return 4 if tokens <= _FEW_TOKENS or block > _TALL else 6
+    return 4 if tokens <= _FEW_TOKENS or block > _TALL else _LARGEST_GROUP
 
 
 def _chunks(bits: int, largest_code: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cimphony import native
@@ -68,14 +68,18 @@ def test_odd_shapes(tokens: int, rows: int, columns: int, device: str) -> None:
     adc=st.integers(1, 12),
     shift=st.integers(0, 12),
     low=st.integers(-1, 0),
+    largest=st.sampled_from([300, 1200]),
     seed=st.integers(0, 1000),
 )
-def test_tables_on_any_shape(tokens, rows, columns, block, bits, adc, shift, low, seed) -> None:
-    conductance = integers(2, rows, columns, seed=seed, low=-20 if low else 0, high=300).to(torch.int16)
+@example(tokens=9, rows=200, columns=40, block=200, bits=8, adc=9, shift=8, low=0, largest=1200, seed=0)
+@example(tokens=9, rows=200, columns=40, block=200, bits=8, adc=9, shift=8, low=-1, largest=1200, seed=0)
+@example(tokens=1, rows=200, columns=40, block=200, bits=8, adc=9, shift=8, low=-1, largest=1200, seed=0)
+def test_tables_on_any_shape(tokens, rows, columns, block, bits, adc, shift, low, largest, seed) -> None:
+    conductance = integers(2, rows, columns, seed=seed, low=-20 if low else 0, high=largest).to(torch.int16)
     inverted = integers(2 * -(-rows // block), columns, seed=seed, low=0, high=1).bool().view(2, -1, columns)
     packed = pack(conductance, [1, -2], block, inverted)
     ends = (low << (adc - 1), (1 << adc) - 1)
-    code = tables.conversion(packed.sums, 1, shift, *ends)
+    code = tables.conversion(packed, 1, shift, *ends)
     inputs = integers(tokens, rows, seed=seed + 1, low=-(1 << (bits - 1)), high=(1 << (bits - 1)) - 1)
     expected = torch.zeros(tokens, columns, dtype=torch.int64)
     for number, first in enumerate(range(0, rows, block)):
@@ -87,8 +91,9 @@ def test_tables_on_any_shape(tokens, rows, columns, block, bits, adc, shift, low
                 codes = ((sums + ((1 << shift) >> 1)) >> shift).clamp(*ends)
                 expected += codes * place * (1, -2)[s] * torch.where(inverted[s, number], -1, 1)
     wrapped = expected.to(torch.int32)  # totals are taken modulo 2^32; callers keep them below
-    if code is not None:
-        assert torch.equal(tables.read(inputs, packed, code, bits), wrapped)
+    assert code is not None
+    for isa in native.available():
+        assert torch.equal(tables.read(inputs, packed, code, bits, isa=isa), wrapped)
 
 
 @pytest.mark.parametrize("isa", native.available())
