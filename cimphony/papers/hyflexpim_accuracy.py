@@ -20,7 +20,7 @@ from cimphony.methods.gradient_redistribution import Selection, assign_, gradien
 from cimphony.nn import age_, calibrate, convert_, program_
 from cimphony.nn.low_rank import FusedLowRank, LowRankLinear
 from cimphony.papers.hyflexpim_studies import STAGES, Study
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft, Record, read_record
 
 # readings of the device noise; every result names its own
 NOISE: dict[str, dict[str, Any]] = {
@@ -87,33 +87,26 @@ def run(study: Study, path: Path, grids: list[Grid], *, minutes: float = math.in
 
     Args:
         minutes: stop after so long; the same call goes on.
+
+    Raises DataError where the record is of another study.
     """
-    began, stop = time.monotonic(), time.monotonic() + 60 * minutes
-    record = read_record(path) if path.exists() else _begin(study)
-    results = copy.deepcopy(record.results)
-    done = {tuple(point[name] for name in _KEY) for point in results["points"]}
-    finished = True
-    for point in _measured(study, grids, done):
-        results["points"].append(point)
-        _write(record, results, time.monotonic() - began, path, complete=False)
+    draft, stop = _draft(study, path), time.monotonic() + 60 * minutes
+    if not draft.results:
+        digital = {stage: study.task.judge(study.task.outputs(model)) for stage, model in study.models.items()}
+        draft.save(metric=study.task.metric, digital=digital, points=[])
+    points: list[dict[str, Any]] = draft.results["points"]
+    for point in _measured(study, grids, {tuple(point[name] for name in _KEY) for point in points}):
+        points.append(point)
+        draft.save(points=points)
         if time.monotonic() > stop:
-            finished = False
-            break
-    return _write(record, results, time.monotonic() - began, path, complete=finished)
+            return draft.record
+    return draft.save(complete=True)
 
 
-def _write(record: Record, results: dict[str, Any], spent: float, path: Path, *, complete: bool) -> Record:
-    changed = {"results": results, "duration": record.duration + spent, "complete": complete}
-    written = record.model_copy(update=changed)
-    write_record(written, path)
-    return written
-
-
-def _begin(study: Study) -> Record:
-    digital = {stage: study.task.judge(study.task.outputs(model)) for stage, model in study.models.items()}
-    results = {"metric": study.task.metric, "digital": digital, "points": []}
+def _draft(study: Study, path: Path) -> Draft:
     settings = study.settings() | {"noise": NOISE, "variants": VARIANTS, "chip": "hyflexpim"}
-    return new_record("study", f"HyFlexPIM accuracy: {study.task.name}", settings=settings, results=results)
+    title = f"HyFlexPIM accuracy: {study.task.name}"
+    return Draft("study", title, path, may_grow=("noise", "variants"), settings=settings)
 
 
 def _measured(study: Study, grids: list[Grid], done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
@@ -178,11 +171,8 @@ def add_gradient_shares(study: Study, path: Path) -> Record:
     record = read_record(path)
     if "gradient_shares" in record.results:
         return record
-    began = time.monotonic()
     shares = {
         stage: {top: [round(one, 4) for one in values] for top, values in tops.items()}
         for stage, tops in gradient_shares(study).items()
     }
-    return _write(
-        record, record.results | {"gradient_shares": shares}, time.monotonic() - began, path, complete=record.complete
-    )
+    return _draft(study, path).save(complete=record.complete, gradient_shares=shares)
