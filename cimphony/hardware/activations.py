@@ -31,8 +31,7 @@ def quad() -> Pipeline:
     square = offset * offset
     build.stage("1 - d^2, round")
     y = (_ONE * _ONE - square).rounded(2 * INPUT_FRACTION - OUTPUT_FRACTION).wrap(OUTPUT_FRACTION + 2)
-    build.stage("sign")
-    return build.done(sign.where_negative(0 - y, y).wrap(16))
+    return _signed(build, sign, y)
 
 
 def lut(address_bits: int = 10) -> Pipeline:
@@ -46,8 +45,7 @@ def lut(address_bits: int = 10) -> Pipeline:
     build.stage("table")
     steps = (np.arange(1 << address_bits) + 0.5) / (1 << address_bits)
     value = address.lookup([round(one) for one in np.sin(math.pi / 2 * steps) * (1 << OUTPUT_FRACTION)])
-    build.stage("sign")
-    return build.done(sign.where_negative(0 - value, value).wrap(16))
+    return _signed(build, sign, value)
 
 
 def taylor(terms: int = 5) -> Pipeline:
@@ -55,9 +53,7 @@ def taylor(terms: int = 5) -> Pipeline:
     build = Build("taylor", INPUT_BITS)
     folded, sign = _fold(build)
     value = _series(build, folded, terms)
-    build.stage("round, sign")
-    y = value.rounded(_WORK - OUTPUT_FRACTION)
-    return build.done(sign.where_negative(0 - y, y).wrap(16))
+    return _signed(build, sign, value, _WORK - OUTPUT_FRACTION)
 
 
 def cordic(iterations: int = 14) -> Pipeline:
@@ -82,10 +78,8 @@ def cordic(iterations: int = 14) -> Pipeline:
             angle.where_negative(up - b, up + b).wrap(18),
             angle.where_negative(angle + turn, angle - turn).wrap(18),
         )
-    build.stage("round, sign")
     assert isinstance(up, Wire)
-    y = up.rounded(_WORK - OUTPUT_FRACTION)
-    return build.done(sign.where_negative(0 - y, y).wrap(16))
+    return _signed(build, sign, up, _WORK - OUTPUT_FRACTION)
 
 
 def _held(any_wire: Wire, value: Wire | int) -> Wire:
@@ -137,8 +131,13 @@ def sinc(terms: int = 5) -> Pipeline:
         quotient = rest.where_negative(doubled, one).wrap(17)
         top = rest.where_negative(twice, rest).wrap(_DIVIDE + 5)
     assert isinstance(quotient, Wire)
-    build.stage("round, sign")
-    y = quotient.rounded(1)
+    return _signed(build, sign, quotient, 1)
+
+
+def _signed(build: Build, sign: Wire, value: Wire, extra: int = 0) -> Pipeline:
+    """The last stage: `extra` bits of fraction rounded off, then the sign."""
+    build.stage("round, sign" if extra else "sign")
+    y = value.rounded(extra) if extra else value
     return build.done(sign.where_negative(0 - y, y).wrap(16))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -16,6 +17,9 @@ from cimphony.record import Record, new_record
 Status = Literal["derived", "conditional", "calibrated", "trend", "not derivable"]
 Relation = Literal["equal", "at least", "at most"]
 
+RECORDS = (
+    Path(__file__).parents[2] / "papers" / "results"
+)  # our experiments, of a checkout; an installed package has none
 STATUSES: dict[Status, str] = {
     "derived": "follows from the paper's own numbers; nothing is fitted",
     "conditional": "follows from the paper's numbers together with a calibrated baseline",

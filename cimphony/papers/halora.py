@@ -17,14 +17,13 @@ from cimphony.chip import Chip, load_chip
 from cimphony.cost import estimate
 from cimphony.errors import StateError
 from cimphony.nn.trace import trace
-from cimphony.papers.claims import Claim, claims_record, figure, load_claims
+from cimphony.papers.claims import RECORDS, Claim, claims_record, figure, load_claims
 from cimphony.record import Record, read_record
 from cimphony.workload import Operation, Workload
 
 CHIP, GPU, MODEL = "hybrid-rram-sram", "gpu-a100", "llama-3.2-1b"
 TARGETS, RANK = ("q_proj", "k_proj", "v_proj", "up_proj", "down_proj"), 4  # inferred: the first author's other work
 VARIANTS = ("LoRA", "noise", "regulariser", "HaLoRA")
-_RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 
 
 def record() -> Record:
@@ -121,7 +120,7 @@ def bound_ratio(draws: int = 50) -> float:
 
 def studies(folder: Path | None = None) -> list[Record]:
     """Records of our study, one a training seed."""
-    return [read_record(path) for path in sorted((folder or _RECORDS).glob("halora-shakespeare-*.json"))]
+    return [read_record(path) for path in sorted((folder or RECORDS).glob("halora-shakespeare-*.json"))]
 
 
 def ratio(level: str, one: str, other: str, column: str = "mean") -> float:

@@ -16,12 +16,11 @@ from cimphony.cost import estimate
 from cimphony.cost.lifetime import one_copy
 from cimphony.errors import DataError
 from cimphony.mapping import place
-from cimphony.papers.claims import Claim, claims_record, figure, load_claims
+from cimphony.papers.claims import RECORDS, Claim, claims_record, figure, load_claims
 from cimphony.papers.transformers import Shape, prefill
 from cimphony.record import Record, read_record
 from cimphony.workload import Operation, Workload
 
-RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 RATES = (0.0, 0.05, 0.1, 0.3, 0.5, 1.0)
 TUNED = "svd, fine-tuned"
 WAYS = ("gradient", "sensitivity", "singular_value", "magnitude")

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cimphony.errors import StateError
-from cimphony.papers.claims import Claim, claims_record, figure, load_claims
+from cimphony.papers.claims import RECORDS, Claim, claims_record, figure, load_claims
 from cimphony.record import Record, read_record
 
 SETS = ("even", "seldom")  # as good at once as by thinking; near chance at once
 LOW, HIGH, COPIES = 0.02, 0.12, 0.08  # noise, as a share of a tensor's largest weight
 OTHERS = ("middle", "deep", "attention", "mlp", "all")  # where the same number of cells may go instead
-_RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 
 Scores = dict[str, Any]  # "way to ask: score" -> values by chip
 Studies = dict[str, list[dict[str, Scores]]]  # by set, for each model its cases
@@ -42,7 +41,7 @@ def studies(folder: Path | None = None) -> Studies:
     """Cases of every model by set, where the study's record is at hand."""
     found: Studies = {}
     for kind in SETS:
-        path = (folder or _RECORDS) / f"llm-reasoning-{kind}.json"
+        path = (folder or RECORDS) / f"llm-reasoning-{kind}.json"
         if path.is_file():
             held: dict[str, dict[str, Scores]] = read_record(path).results["cases"]
             found[kind] = [held[model] for model in sorted(held)]
