@@ -76,6 +76,7 @@ def test_chips_schema_is_json():
 def test_cost_table_and_json(tmp_path):
     arguments = ("cost", "demo", "--chip", "hyflexpim", "--chip", "gpu-h100", "--prompt", "8", "--new-tokens", "2")
     table = run(*arguments)
+    assert "Cost of one request: 8 tokens of a prompt, 2 new" in table
     assert "hyflexpim" in table
     assert "gpu-h100" in table
     data = json.loads(run(*arguments, "--json", "--out", "cost.json"))

@@ -12,6 +12,7 @@ from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record, write_record
 from cimphony.report import accuracy_table, cost_table, render_report, write_report
+from cimphony.report.figures import accuracy_figure, placement_figure
 from cimphony.report.html import grey_image
 from cimphony.report.layers import layers_table
 from cimphony.report.words import against, age_words, factor, quantity, spread
@@ -163,6 +164,22 @@ def test_layers_that_nobody_left_out_are_named():
 
 def test_notes_of_a_chip_are_assumptions_of_its_runs():
     assert evaluation().chip["notes"][0] in render_report([evaluation()]).replace("&#x27;", "'").replace("&#39;", "'")
+
+
+def test_whiskers_fit_into_the_plot():
+    low, high = accuracy_figure([evaluation()])["layout"]["xaxis"]["range"]
+    assert low < 5.6
+    assert high > sum(VALUES[86_400.0, "exact"]) / 3 + 0.04
+    wide = evaluation()
+    wide.results["groups"][-1]["sd"] = 3.0
+    assert accuracy_figure([wide])["layout"]["xaxis"]["range"][1] > 8.9
+
+
+def test_a_placement_too_large_to_draw_says_what_it_shows():
+    placed = {"level": "tile", "chips": 9, "levels_per_chip": 100, "arrays_per_level": 8}
+    placed |= {"segments": [[0, 0, "a", 0, 8], [0, 1, "a", 0, 8]], "segments_left_out": 898}
+    figure = placement_figure({"placement": placed})
+    assert figure["layout"]["xaxis"]["title"]["text"] == "tile: first 2 of 900"
 
 
 def test_chips_that_leave_work_out_are_marked():

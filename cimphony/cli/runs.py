@@ -112,11 +112,17 @@ def cost(model_name: str, chips: Sequence[Chip], *, prompt: int, new_tokens: int
     began = perf_counter()
     work = trace(model_name, prompt=prompt, new_tokens=new_tokens, batch=batch)
     reports = [estimate(work, chip).to_dict() for chip in chips]
+    request = {"prompt": work.prompt, "new_tokens": new_tokens}
     return new_record(
         "cost",
         f"Cost of {work.model}",
-        settings={"name": model_name, "prompt": work.prompt, "new_tokens": new_tokens, "batch": batch},
-        results={"model": work.model, "reports": reports, "chips": [chip.model_dump(mode="json") for chip in chips]},
+        settings={"name": model_name, "batch": batch, **request},
+        results={
+            "model": work.model,
+            **request,
+            "reports": reports,
+            "chips": [chip.model_dump(mode="json") for chip in chips],
+        },
         duration=perf_counter() - began,
     )
 

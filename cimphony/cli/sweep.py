@@ -8,8 +8,9 @@ import typer
 from cimphony.cli.show import say, show
 from cimphony.record import Record
 from cimphony.report import Table
+from cimphony.report.words import quantity
 from cimphony.sweep import load_study, run_study
-from cimphony.units import format_count, format_quantity
+from cimphony.units import format_count
 
 _SHOWN = 20
 
@@ -74,4 +75,4 @@ def _cells(row: dict[str, object], record: Record) -> list[str]:
 
 
 def _number(value: float, unit: str) -> str:
-    return format_quantity(value, unit) if unit else format_count(value)
+    return quantity(value, unit) if unit else format_count(value)

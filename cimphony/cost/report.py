@@ -11,6 +11,7 @@ from cimphony.errors import DataError
 from cimphony.mapping import Placement, layout
 
 View = Literal["component", "layer", "phase", "operation"]
+_SEGMENTS = 4000
 VIEWS: tuple[View, ...] = ("component", "layer", "phase", "operation")
 
 
@@ -182,15 +183,20 @@ class CostReport:
 
 
 def _layout(place: Placement) -> dict[str, Any] | None:
-    """What sits where: segments are [chip, unit below it, block, first array, arrays]; None without arrays."""
+    """What sits where: segments are [chip, unit below it, block, first array, arrays]; None without arrays.
+
+    Of a large system only the first ones: hundreds of thousands of alike tiles tell nobody anything.
+    """
     if not place.capacity:
         return None
+    segments = layout(place)
     return {
         "level": place.level,
         "chips": place.chips,
         "levels_per_chip": max(1, place.capacity // max(1, place.per_level)),
         "arrays_per_level": place.per_level,
-        "segments": [[one.chip, one.level, one.block, one.start, one.arrays] for one in layout(place)],
+        "segments": [[one.chip, one.level, one.block, one.start, one.arrays] for one in segments[:_SEGMENTS]],
+        "segments_left_out": max(0, len(segments) - _SEGMENTS),
     }
 
 

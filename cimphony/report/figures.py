@@ -25,6 +25,8 @@ def accuracy_figure(records: Sequence[Record]) -> Figure:
     wide = bool(shown) and min(shown) > 0 and max(shown) / min(shown) > 20
     axis = _titled(measure(records[0].results), type="log" if wide else "linear")
     if shown and not wide:
+        whiskers = [(g["mean"], g.get("sd") or 0) for r in records for g in r.results.get("groups", [])]
+        shown += [end for mean, sd in whiskers for end in (mean - sd, mean + sd)]
         room = 0.06 * (max(shown) - min(shown)) or 0.01
         axis["range"] = [min(shown) - room, max(shown) + room]
     rows = _rows(f"{chip} · {age_words(age)}" for chip, age in slots)
@@ -241,8 +243,11 @@ def placement_figure(report: dict[str, Any]) -> Figure | None:
         "hoverinfo": "text",
         "hovertext": [_told(segment, level, size) for segment in segments],
     }
-    columns = placed["chips"] * per_chip
-    x = _titled(f"{level} ({placed['chips']} x {per_chip})", range=[-0.6, columns - 0.4])
+    columns, name = placed["chips"] * per_chip, f"{level} ({placed['chips']} x {per_chip})"
+    if placed.get("segments_left_out"):
+        columns, whole = 1 + max(bars["x"]), columns
+        name = f"{level}: first {columns:,} of {whole:,}"
+    x = _titled(name, range=[-0.6, columns - 0.4])
     y = _titled("arrays taken, %", range=[0, 100], showgrid=True)
     return {"data": [bars], "layout": _layout(260, x, y, barmode="overlay", bargap=0.15)}
 

@@ -126,7 +126,9 @@ def cost_table(results: dict[str, Any]) -> Table:
         columns = (*columns, f"Energy vs\n{last['chip']}", f"Latency vs\n{last['chip']}")
     rows = tuple(_cost_row(report, last) for report in reports)
     note = PARTLY_NOTE if any(partly_costed(report) for report in reports) else ""
-    return Table(f"Cost of one request{_request(reports)}", columns, rows, frozenset(range(1, len(columns))), note)
+    return Table(
+        f"Cost of one request{_request(results, reports)}", columns, rows, frozenset(range(1, len(columns))), note
+    )
 
 
 def marked_name(report: dict[str, Any]) -> str:
@@ -139,9 +141,13 @@ def partly_costed(report: dict[str, Any]) -> bool:
     return any("matmul stays digital, not costed" in one for one in report.get("assumptions", []))
 
 
-def _request(reports: Sequence[dict[str, Any]]) -> str:
+def _request(results: dict[str, Any], reports: Sequence[dict[str, Any]]) -> str:
     batch = reports[0].get("batch", 1) if reports else 1
-    return "" if batch == 1 else f" of {batch} sequences"
+    said = "" if batch == 1 else f" of {batch} sequences"
+    if "prompt" not in results:  # an older record, or one without a text
+        return said
+    new = f", {results['new_tokens']:,} new" if results.get("new_tokens") else ""
+    return f"{said}: {results['prompt']:,} tokens of a prompt{new}"
 
 
 def _cost_row(report: dict[str, Any], last: dict[str, Any] | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from cimphony.cost import estimate
 from cimphony.cost.crossbar import on_crossbar
 from cimphony.cost.report import VIEWS
 from cimphony.errors import ChipError, DataError
-from cimphony.mapping import place_layer
+from cimphony.mapping import layout, place_layer
 from cimphony.workload import Operation, Workload
 from tests.cost.workloads import bert_base, bert_large, gpt2, llama_1b, llama_70b, transformer, vit_base
 
@@ -325,6 +325,9 @@ def test_scaling_is_declared():
 def test_llama_70b_on_many_chips():
     report = estimate(llama_70b(128, 16), HYFLEX)
     assert report.placement.chips > 100
+    placed = report.to_dict()["placement"]
+    assert len(placed["segments"]) + placed["segments_left_out"] == len(layout(report.placement))
+    assert len(placed["segments"]) <= 4000
     assert any("chips in a row" in line for line in report.assumptions)
 
 
