@@ -62,7 +62,7 @@ def chips(base: float = 1.0) -> dict[str, dict[str, Any]]:
         "crossbar noise": whole,  # and no converters
         "ideal ACAM": whole | {f"{ADC}.thresholds": None},
         "whole chip": whole,
-        "exact cells": whole | {DEVICE: {"kind": "ideal"}},  # behind a second pair their noise costs time alone
+        "exact cells": whole | {DEVICE: {"kind": "ideal"}},  # for training: writing cells takes half its time
         "moving ranges": whole | {f"{ADC}.range": "moving"},  # as the paper calibrates on GLUE
         "clipped ranges": whole | {f"{ADC}.quantile": 0.999},  # values beyond saturate: outliers do not set the step
         "errors by column": whole | {f"{ADC}.thresholds.drawn": "column"},
