@@ -11,6 +11,7 @@ from cimphony.chip import InputCoding
 from cimphony.circuits.cells import READ_SD_BITS, Cells
 from cimphony.circuits.converter import input_digits
 from cimphony.circuits.crossbar import corrections, reference_read
+from cimphony.circuits.uncompiled import uncompiled
 from cimphony.kernels import collapse, direct, ops, tables
 from cimphony.kernels.packed import INT32, PackedCells, pack
 from cimphony.mapping import input_places, input_top
@@ -269,7 +270,7 @@ def _read_run(
     )
 
 
-@torch.compiler.disable  # hashes strings
+@uncompiled  # hashes strings
 def _noise(
     cells: Cells, coding: InputCoding, plan: _Plan, run: _Run, seed: int, first_token: int
 ) -> direct.ReadNoise | None:

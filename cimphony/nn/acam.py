@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import activations
 
 from cimphony.chip import Acam
 from cimphony.circuits.acam import Intervals, Table, compile_function, manufacture
@@ -156,7 +155,7 @@ def attach_activations(model: nn.Module, acam: Acam, *, own_passes: bool) -> Non
     """Make every activation module ready to be taken over, or to be a pass of its own."""
     for name, module in list(model.named_modules()):
         kind = type(module)
-        if kind not in _ELEMENTWISE and kind.__module__ != activations.__name__:
+        if kind not in _ELEMENTWISE and kind.__module__ != "transformers.activations":
             continue
         digital = copy.deepcopy(module)
         if hasattr(digital, "inplace"):

@@ -5,7 +5,6 @@ So tied weights stay tied, state dicts hold no hardware settings, and `restore_`
 """
 
 import math
-import sys
 from functools import cache
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cimphony.circuits.uncompiled import uncompiled
 from cimphony.errors import DataError, StateError
 from cimphony.nn.acam import Readout
 from cimphony.nn.low_rank import FusedLowRank
@@ -67,9 +67,6 @@ def _norm(weight: Tensor) -> float:
     return 0.0 if weight.is_meta else float(torch.linalg.vector_norm(weight.detach(), dtype=torch.float64))
 
 
-_UNCOMPILED: list[Any] = []  # the product as torch.compile leaves it alone: compiled, sums round in another way
-
-
 class AnalogLayer(nn.Module):
     """What the analog layers share: a list of tiles, one for each group of a convolution, else one."""
 
@@ -111,13 +108,9 @@ class AnalogLayer(nn.Module):
                 f"point with {features} features at position {axis}"
             )
 
+    @uncompiled
     def multiply(self, inputs: Tensor, index: int = 0) -> Tensor:
         """Inputs [..., row] through tile `index`, [..., column], in the dtype that autocast asks for."""
-        if not _UNCOMPILED and "torch._dynamo" in sys.modules:  # loading it takes seconds, and few models need it
-            _UNCOMPILED.append(torch.compiler.disable(AnalogLayer._multiply))
-        return (_UNCOMPILED[0] if _UNCOMPILED else AnalogLayer._multiply)(self, inputs, index)
-
-    def _multiply(self, inputs: Tensor, index: int) -> Tensor:
         tiles = self.tiles[index]
         self._check_written(tiles)
         kind = inputs.device.type
