@@ -17,9 +17,7 @@ from cimphony.record import Record, new_record
 Status = Literal["derived", "conditional", "calibrated", "trend", "not derivable"]
 Relation = Literal["equal", "at least", "at most"]
 
-RECORDS = (
-    Path(__file__).parents[2] / "papers" / "results"
-)  # our experiments, of a checkout; an installed package has none
+RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of our experiments, in a checkout
 STATUSES: dict[Status, str] = {
     "derived": "follows from the paper's own numbers; nothing is fitted",
     "conditional": "follows from the paper's numbers together with a calibrated baseline",
@@ -39,7 +37,7 @@ class Claim:
     value: float
     unit: str
     status: Status
-    measure: Callable[[], float] | None  # in `unit`; None where it cannot be derived
+    measure: Callable[[], float] | None  # in `unit`; None: not derivable; StateError: not here, and why
     note: str = ""  # the reading, the slip, or why it cannot be derived
     relation: Relation = "equal"
     tolerance: float = 0.05  # relative
