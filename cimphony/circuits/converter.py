@@ -84,7 +84,9 @@ def _gain(step: float) -> tuple[int, int]:
     return round(2.0**shift / step), shift
 
 
-def quantise_inputs(inputs: Tensor, coding: InputCoding, largest: float | None) -> tuple[Tensor, Tensor]:
+def quantise_inputs(
+    inputs: Tensor, coding: InputCoding, largest: float | None, layer: str = ""
+) -> tuple[Tensor, Tensor]:
     """Inputs [token, row] as integers (same dtype) and their scale [token, 1].
 
     The range is the largest magnitude of each token, or `largest` (static, from calibration; beyond it clips).
@@ -93,7 +95,10 @@ def quantise_inputs(inputs: Tensor, coding: InputCoding, largest: float | None) 
     assert coding.bits is not None
     top = 2 ** (coding.bits - coding.signed) - 1
     if not coding.signed and bool((inputs < 0).any()):
-        raise DataError("inputs are negative, but the chip's input.signed is false: convert only layers behind a ReLU")
+        where = f"layer {layer}: its inputs" if layer else "inputs"
+        raise DataError(
+            f"{where} are negative, but the chip's input.signed is false: convert only layers behind a ReLU"
+        )
     if coding.range == "token":
         peak = inputs.abs().amax(dim=1, keepdim=True)
     else:

@@ -126,7 +126,7 @@ class Tiles:
         cell = self.unit.cell.model_copy(update={"device": dict.fromkeys(self.unit.cell.bits, ideal)})
         unit = self.unit.model_copy(update={"cell": cell, "adc": None})
         integers, _ = quantise_weights(weight, unit.encoding)
-        quantised, _ = quantise_inputs(inputs, unit.input, self.input_range)
+        quantised, _ = quantise_inputs(inputs, unit.input, self.input_range, self.layer)
         ranges: dict[Mode, float] = {}
         assignment = self._assignment(integers)
         for mode in assignment.modes:
@@ -259,7 +259,8 @@ class Tiles:
         if missing:
             raise StateError(
                 f"layer {self.layer} has learned no ranges, and {' and '.join(missing)}. "
-                "Run a few batches in 'with cim.calibrate(model):' before program_, with data that reaches this layer"
+                "Run a few batches in 'with cim.calibrate(model):' before program_, with data that reaches this layer, "
+                "or exclude it: some models take a layer's weights without calling it"
             )
 
     # reading
@@ -272,7 +273,7 @@ class Tiles:
         first, self.tokens_read = self.tokens_read, self.tokens_read + inputs.shape[0]
         integers, scale = inputs, torch.ones((), dtype=inputs.dtype)
         if self.unit.input.bits is not None:
-            integers, scale = quantise_inputs(inputs, self.unit.input, self.input_range)
+            integers, scale = quantise_inputs(inputs, self.unit.input, self.input_range, self.layer)
             if self.unit.fidelity == "effective":
                 integers.mul_(scale)
         if not self.blocks:

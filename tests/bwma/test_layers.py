@@ -126,7 +126,9 @@ def test_the_library_reads_binary_weights_by_itself() -> None:
     expected = (x @ torch.where(layer.weight >= 0, 1.0, -1.0).T) * layer.weight.abs().mean(dim=1)
     cim.program_(cim.convert_(model, lossless(4)))
     torch.testing.assert_close(model(x), expected.detach(), rtol=1e-6, atol=0)
-    with pytest.raises(cim.DataError, match=r"inputs are negative, but the chip's input\.signed is false"):
+    with pytest.raises(
+        cim.DataError, match=r"layer \S+: its inputs are negative, but the chip's input\.signed is false"
+    ):
         model(-x)
 
 

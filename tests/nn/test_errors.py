@@ -75,7 +75,7 @@ def test_a_layer_that_calibration_never_reached() -> None:
     net = cim.convert_(model(), cim.load_chip("pcm-256"))
     with cim.calibrate(net):
         net[0](torch.ones(1, 8))
-    with pytest.raises(cim.StateError, match="layer 2 has learned no ranges"):
+    with pytest.raises(cim.StateError, match=r"layer 2 has learned no ranges.* or exclude it"):
         cim.program_(net)
 
 
