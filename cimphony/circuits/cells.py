@@ -29,7 +29,7 @@ class Cells:
     fraction_bits: int
     held: Tensor | Callable[[], Tensor]  # conductances, int16 [slice, row, column], or what makes them
     shape: tuple[int, int, int]  # slices, rows, columns
-    read_variance: Tensor | None  # int32 [slice, row, column], units of (grid step / 4)^2; None: quiet
+    read_variance: Tensor | None  # int32 or int16 [slice, row, column], units of (grid step / 4)^2; None: quiet
     flipped: Tensor | None  # bool [slice, block, column]: stored inverted; None: none is
     converter: Converter
     rows_per_block: int
@@ -128,7 +128,7 @@ def write(
         bits,
         conductance,
         (len(slices), rows, columns),
-        _one_number(variance),
+        _small(variance),
         flips,
         converter(unit, mode, bits, largest_sum),
         unit.rows,
@@ -165,11 +165,13 @@ def _write_rows(
     return torch.stack(conductance), variances, torch.stack(flips) if flips else None
 
 
-def _one_number(variance: Tensor | None) -> Tensor | None:
-    """Where every cell has the same variance, one number in memory."""
-    if variance is None or not variance.numel() or bool((variance != variance.view(-1)[0]).any()):
+def _small(variance: Tensor | None) -> Tensor | None:
+    """One number in memory where every cell has the same variance, else two bytes a cell where they hold it."""
+    if variance is None or not variance.numel():
         return variance
-    return variance.view(-1)[0].clone().expand(variance.shape)
+    if bool((variance == variance.view(-1)[0]).all()):
+        return variance.view(-1)[0].clone().expand(variance.shape)
+    return variance.to(torch.int16) if int(variance.max()) < 2**15 else variance
 
 
 def _on_grid(levels: Tensor, bits: int) -> Tensor:

@@ -17,7 +17,7 @@ _VARIANCE = 2**30  # of one cell: two parts of 15 bits
 class ReadNoise:
     """Fresh noise on every sum: round_half_up(sqrt(variance of the selected cells) * normal * scale)."""
 
-    variance: Tensor | int  # int32 [slice, row, column], or one number for all cells
+    variance: Tensor | int  # int32 or int16 [slice, row, column], or one number for all cells
     keys: Tensor  # int32 [block, digit, slice, 2], of the streams of normal numbers
     first_token: int
     scale: float
@@ -102,5 +102,5 @@ def _noise(
         blocks = digits.to(torch.float64).square().split(packed.rows_per_block, dim=2)
         sums = torch.stack([one.sum(dim=2) * noise.variance for one in blocks])
         return _Noise(None, None, sums.data_ptr(), *pointers), (sums, keys)
-    variance, squares = noise.variance.contiguous(), padded * padded
+    variance, squares = noise.variance.to(torch.int32).contiguous(), padded * padded
     return _Noise(variance.data_ptr(), squares.data_ptr(), None, *pointers), (variance, squares, keys)

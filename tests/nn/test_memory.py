@@ -51,6 +51,7 @@ KINDS = {  # and the bytes a weight that are kept, of which the scales of column
     "noise-free": (one_bit() | {"units.analog.adc": {"bits": 5, "range": "full_scale"}}, 1.04),
     "noisy reads": (one_bit(multiplicative=0.05, read=0.02), 9.04),
     "no converter": (one_bit(multiplicative=0.05) | {"units.analog.adc": None}, 13.04),
+    "noise of its own in every cell": ({"units.analog.cell": {"bits": 2, "device": {"kind": "pcm"}}}, 13.6),
     "two modes": ({}, 5.2),
 }
 
