@@ -311,7 +311,7 @@ def test_qwen3_norms_of_queries_and_keys():
         (3, {}, "cannot trace a int"),
         ("no-such-folder/a/b", {}, "does not exist"),
         (T5Config(num_layers=1), {}, "encoder-decoder"),
-        (MixtralConfig(num_hidden_layers=1), {}, "cannot count torch.grouped_mm"),
+        (MixtralConfig(num_hidden_layers=1), {}, "cannot count torch.grouped_mm; mixtures of experts"),
     ],
 )
 def test_bad_input(model, options, message):

@@ -80,7 +80,10 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "").strip("_")
         if name in _UNKNOWN and not self._inside_whole and self._strongest(args, kwargs) is _LIVE:
-            raise DataError(f"{self._layer}: trace cannot count torch.{name}; write it as matmul, linear or conv")
+            way = (
+                "mixtures of experts have no cost yet" if name == "grouped_mm" else "write it as matmul, linear or conv"
+            )
+            raise DataError(f"{self._layer}: trace cannot count torch.{name}; {way}")
         result = _attended(*args, **kwargs) if name == "scaled_dot_product_attention" else func(*args, **kwargs)
         state = self._strongest(args, kwargs)
         if state is not None:
