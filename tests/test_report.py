@@ -11,7 +11,7 @@ from cimphony.chip import load_chip
 from cimphony.cost import estimate
 from cimphony.errors import DataError
 from cimphony.record import Record, new_record, read_record, write_record
-from cimphony.report import accuracy_table, cost_table, render_report, write_report
+from cimphony.report import accuracy_table, claims_table, cost_table, render_report, write_report
 from cimphony.report.figures import accuracy_figure, placement_figure
 from cimphony.report.html import grey_image
 from cimphony.report.layers import layers_table
@@ -164,6 +164,11 @@ def test_layers_that_nobody_left_out_are_named():
 
 def test_notes_of_a_chip_are_assumptions_of_its_runs():
     assert evaluation().chip["notes"][0] in render_report([evaluation()]).replace("&#x27;", "'").replace("&#39;", "'")
+
+
+def test_verdicts_come_before_what_explains_them():
+    """On a phone the last columns are out of sight."""
+    assert claims_table(claims().results).columns[:5] == ("Claim", "Paper", "Ours", "Ratio", "Verdict")
 
 
 def test_whiskers_fit_into_the_plot():

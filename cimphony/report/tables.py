@@ -187,19 +187,19 @@ def breakdown_table(report: dict[str, Any], by: str, most: int = 40) -> Table:
 def claims_table(results: dict[str, Any]) -> Table:
     """A paper's claims: what it says, what comes out here, the verdict."""
     rows = tuple(_claim_row(row) for row in results.get("claims", []))
-    columns = ("Claim", "Where", "Paper", "Ours", "Ratio", "Verdict", "Note")
-    return Table("Claims of the paper, measured here", columns, rows, frozenset((2, 3, 4)))
+    columns = ("Claim", "Paper", "Ours", "Ratio", "Verdict", "Where", "Note")
+    return Table("Claims of the paper, measured here", columns, rows, frozenset((1, 2, 3)))
 
 
 def _claim_row(row: dict[str, Any]) -> tuple[str, ...]:
     verdict, status = str(row["verdict"]), str(row["status"])
     return (
         str(row["statement"]),
-        str(row["where"]),
         f"{number(row['paper'])} {row['unit']}".strip(),
         number(row["ours"]),
         number(row["ratio"]),
         verdict if status == verdict else f"{verdict} ({status})",
+        str(row["where"]),
         row["note"] or MISSING,
     )
 
