@@ -35,8 +35,7 @@ from cimphony.evaluate.metrics import evaluating
 from cimphony.methods.acam_thresholds import LITERAL, WORKING, code_error, tune_acams_, tune_rows
 from cimphony.methods.noise_aware import fit_
 from cimphony.methods.training import tune_
-from cimphony.nn import analog_layers, calibrate, convert_, program_, restore_
-from cimphony.nn.acam import acam_state, restore_acams
+from cimphony.nn import analog_layers, calibrate, calibration_of, convert_, program_, recalibrate_, restore_
 from cimphony.papers.hyflexpim_studies import Digits, Glue, Study, Task, Text
 from cimphony.record import Record, new_record, read_record, write_record
 
@@ -252,8 +251,7 @@ def measured(task: Task, model: nn.Module, variant: str, name: str, seeds: list[
     if way and way.literal:
         tune_acams_(made, LITERAL)
     elif way and way.on and not way.anew:
-        made.load_state_dict(model.state_dict())  # attention keeps its ranges there
-        restore_acams(made, analog_layers(made), acam_state(model, analog_layers(model)))
+        recalibrate_(made, calibration_of(model))
     for seed in seeds:
         yield seed, task.judge(task.outputs(program_(made, seed=seed)))
 

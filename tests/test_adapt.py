@@ -76,7 +76,11 @@ def test_noise_aware(tmp_path: Path) -> None:
     assert before.chip == after.chip
     assert before.settings["model"] != after.settings["model"]
     assert (tmp_path / "out" / "report.html").exists()
-    assert cim.load_model(tmp_path / "out" / "model")
+    again = f"run {tmp_path / 'out' / 'model'} --data demo --chip {tmp_path / 'chip.yaml'} --max-tokens 64 --seeds 1"
+    made = CliRunner().invoke(app, [*again.split(), "--out", str(tmp_path / "again")])
+    assert made.exit_code == 0, made.output
+    (record,) = [read_record(path) for path in (tmp_path / "again").glob("*.json")]
+    assert record.settings["calibration"] == "saved with the model"
 
 
 def test_errors() -> None:

@@ -77,6 +77,10 @@ def noise_aware(
     steps: Annotated[int, typer.Option(min=1, help="batches, each on a chip of its own")] = 100,
     lr: Annotated[float, typer.Option(help="learning rate of these steps")] = 5e-5,
     peak: Annotated[float, typer.Option(min=0, help="weight of the largest |weight| in the loss")] = 1e-2,
+    ranges: Annotated[
+        float | None,
+        typer.Option(min=0, help="rate at which ACAM ranges are trained; default 6 / steps, 0: as calibrated"),
+    ] = None,
     train_epochs: TrainEpochs = 0,
     seeds: Annotated[int, typer.Option(min=1, help="chips to measure on; training takes others")] = 5,
     fidelity: Annotated[Reads | None, typer.Option(help="default: the chip's own; training reads effectively")] = None,
@@ -89,16 +93,20 @@ def noise_aware(
     An interrupted run goes on.
     """
     chosen, work = load_chip(chip), _task(model, data, task, max_tokens)
-    settings = {"data": data, "steps": steps, "lr": lr, "peak": peak, "train_epochs": train_epochs, **work.settings()}
-    tune = partial(_tune, work, chosen, steps, lr, peak)
+    rates: dict[str, float] = {"lr": lr, "peak": peak, "ranges": 6 / steps if ranges is None else ranges}
+    settings = {"data": data, "steps": steps, **rates, "train_epochs": train_epochs, **work.settings()}
+    tune = partial(_tune, work, chosen, steps, rates)
     _adapt(model, work, chosen, settings, tune, "tuned with noise", range(seeds), fidelity, out)
 
 
 def _adapt(
-    model: str, task: "Task", chip: Chip, settings: dict[str, Any], change: Callable[[Any, Path], Any], label: str,
-    seeds: range, fidelity: Reads | None, out: Path | None,
+    model: str, task: "Task", chip: Chip, settings: dict[str, Any], change: Callable[[Any, Path], tuple[Any, Any]],
+    label: str, seeds: range, fidelity: Reads | None, out: Path | None,
 ) -> None:  # fmt: skip
-    """Measure a model as it came (or trained) and as `change` leaves it on the chips; keep the second."""
+    """Measure a model as it came (or trained) and as `change` leaves it on the chips; keep the second.
+
+    `change` gives the model and the calibration it was tuned with, None where it was not tuned on chips.
+    """
     from cimphony.evaluate import evaluate_chips
     from cimphony.papers.hyflexpim_studies import Study
 
@@ -106,20 +114,22 @@ def _adapt(
     key = hashlib.blake2b(repr((model, settings, chip)).encode(), digest_size=6).hexdigest()
     with keeping(folder):
         dense = Study(task, folder / f"trained-{key}", epochs=settings["train_epochs"]).dense()
-        adapted = change(copy.deepcopy(dense), folder / f"tuning-{key}.safetensors")
+        adapted, learned = change(copy.deepcopy(dense), folder / f"tuning-{key}.safetensors")
         records = [
             evaluate_chips(
                 one, lambda one: task.judge(task.outputs(one)), chip, seeds=seeds, fidelities=[fidelity],
-                calibration=task.training(0)[:4], exclude=task.digital, metric_name=task.metric,
+                calibration=calibration or task.training(0)[:4], exclude=task.digital, metric_name=task.metric,
                 settings=settings | {"name": f"{model} {name}"}, record_path=folder / f"{place}.json",
             )
-            for one, name, place in ((dense, "as it came", "before"), (adapted, label, "after"))
+            for one, name, place, calibration in (
+                (dense, "as it came", "before", None), (adapted, label, "after", learned),
+            )
         ]  # fmt: skip
     for record in records:
         say(record.settings["name"])
         show(accuracy_table([record]))
     say(f"Report: {write_report(records, folder / 'report.html')}")
-    say(f"Model: {_save(adapted, chip, task, folder / 'model', model)}")
+    say(f"Model: {_save(adapted, learned, chip, task, folder / 'model', model)}")
 
 
 def _at_rate(chip: Chip, slc_rate: float) -> Chip:
@@ -137,22 +147,24 @@ def _task(model: str, data: str, name: str | None, max_tokens: int) -> "Task":
     return Text("text", model, data, windows=None, max_tokens=max_tokens)
 
 
-def _redistribute(task: "Task", epochs: int, lr: float, model: Any, checkpoint: Path) -> Any:
+def _redistribute(task: "Task", epochs: int, lr: float, model: Any, checkpoint: Path) -> tuple[Any, None]:
     """The digital model in factors whose ranks know their gradients."""
     from cimphony.methods.gradient_redistribution import GradientRedistribution, decompose_, fuse_
 
     adapted = decompose_(model, exclude=task.digital)
     GradientRedistribution(epochs, lr=lr).fit(adapted, task.training(0), checkpoint=checkpoint)
-    return fuse_(adapted)
+    return fuse_(adapted), None
 
 
-def _tune(task: "Task", chip: Chip, steps: int, lr: float, peak: float, model: Any, checkpoint: Path) -> Any:
-    """The digital model after steps on chips."""
+def _tune(
+    task: "Task", chip: Chip, steps: int, rates: dict[str, float], model: Any, checkpoint: Path
+) -> tuple[Any, Any]:
+    """The digital model after steps on chips, and the calibration that it was tuned with."""
     import torch
 
     from cimphony.evaluate.population import calibrate_on
     from cimphony.methods.noise_aware import fit_
-    from cimphony.nn import convert_, restore_
+    from cimphony.nn import calibration_of, convert_, restore_
 
     adapted = convert_(model, _effective(chip), exclude=task.digital)
     calibrate_on(adapted, task.training(0)[:4])
@@ -160,10 +172,11 @@ def _tune(task: "Task", chip: Chip, steps: int, lr: float, peak: float, model: A
     with torch.random.fork_rng():
         torch.manual_seed(0)  # dropout
         fit_(
-            adapted, lambda step: task.training(step // count)[step % count], steps, lr=lr, peak=peak,
+            adapted, lambda step: task.training(step // count)[step % count], steps, **rates,
             checkpoint=checkpoint, save_every=20, progress=True,
         )  # fmt: skip
-    return restore_(adapted)
+    learned = calibration_of(adapted)
+    return restore_(adapted), learned
 
 
 def _effective(chip: Chip) -> Chip:
@@ -172,12 +185,13 @@ def _effective(chip: Chip) -> Chip:
     return chip.replace({f"units.{chip.policy['static_matmul']}.fidelity": "effective"}) if crossbar else chip
 
 
-def _save(model: Any, chip: Chip, task: "Task", folder: Path, name: str) -> Path:
+def _save(model: Any, learned: Any, chip: Chip, task: "Task", folder: Path, name: str) -> Path:
     from transformers import AutoTokenizer
 
-    from cimphony.nn import convert_, save
+    from cimphony.nn import convert_, recalibrate_, save
     from cimphony.nn.architectures import quietly
 
-    save(convert_(model, chip, exclude=task.digital), folder)
+    convert_(model, chip, exclude=task.digital)
+    save(model if learned is None else recalibrate_(model, learned), folder)
     quietly(AutoTokenizer.from_pretrained, name).save_pretrained(folder)
     return folder

@@ -21,26 +21,32 @@ def evaluate(
 ) -> list[Record]:
     """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`.
 
+    A model that was saved from the chip keeps its ranges, and what of it was on the chip.
+
     Args:
         population: seeds, ages and what else `evaluate_chips` takes.
     """
     from cimphony.evaluate import evaluate_chips, last_windows, load_text, perplexity, token_name
     from cimphony.evaluate.data import CALIBRATION
+    from cimphony.nn import load_calibration
 
     paths = _record_paths(chips, folder)
     model, tokenizer = _language_model(model_name)
     tokens = load_text(data, tokenizer)
     window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
     settings = {"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
-    settings |= {"calibration": f"the last {CALIBRATION} tokens of the text"}
+    saved = [load_calibration(model_name, chip) for chip in chips]
+    on_text = f"the last {CALIBRATION} tokens of the text"
     metric = partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens)
     with keeping(folder):
         return [
             evaluate_chips(
-                model, metric, chip, calibration=last_windows(tokens, window), settings=settings, record_path=path,
+                model, metric, chip, calibration=learned or last_windows(tokens, window),
+                include=learned.layers if learned else ["*"], record_path=path,
+                settings=settings | {"calibration": "saved with the model" if learned else on_text},
                 metric_name=f"perplexity per {token_name(tokenizer)}", **population,
             )
-            for chip, path in zip(chips, paths, strict=True)
+            for chip, path, learned in zip(chips, paths, saved, strict=True)
         ]  # fmt: skip
 
 

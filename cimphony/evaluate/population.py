@@ -16,7 +16,18 @@ from cimphony.chip import Chip, CrossbarUnit, check_chip
 from cimphony.errors import DataError, StateError
 from cimphony.evaluate.metrics import evaluating, run_batch
 from cimphony.evaluate.progress import progress_bar
-from cimphony.nn import age_, analog_layers, calibrate, convert_, is_converted, program_, restore_, summary_rows
+from cimphony.nn import (
+    Calibration,
+    age_,
+    analog_layers,
+    calibrate,
+    convert_,
+    is_converted,
+    program_,
+    recalibrate_,
+    restore_,
+    summary_rows,
+)
 from cimphony.record import Draft, Record, over_chips
 
 _Point = tuple[str, int, float]  # fidelity, seed, age
@@ -47,7 +58,8 @@ def evaluate_chips(
         seeds: one manufactured chip each.
         ages: seconds since programming.
         fidelities: `exact` or `effective`; None: the chip's own.
-        calibration: a batch (a tensor, or a mapping of them) or a list of batches to learn ranges from.
+        calibration: a batch (a tensor, or a mapping of them) or a list of batches to learn ranges from; or what
+            `calibration_of` took from a model that was tuned on chips.
         include, exclude, chips: as in `convert_`.
         metric_name: for the record, for example `perplexity per byte`.
         settings: what else it takes to run this again (model, data, window, ...), for the record.
@@ -120,8 +132,11 @@ def _aged_chips(
 
 
 def calibrate_on(model: nn.Module, calibration: Any) -> None:
-    """Learn the ranges of a converted model from a batch or a list of them; None: nothing is learnt."""
+    """Learn the ranges of a converted model from a batch or a list of them, or recall them; None: nothing is learnt."""
     if calibration is None:
+        return
+    if isinstance(calibration, Calibration):
+        recalibrate_(model, calibration)
         return
     batches = [calibration] if isinstance(calibration, torch.Tensor | Mapping) else calibration
     device = next(model.parameters()).device

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from cimphony.nn.attention import attention_layers
+from cimphony.nn.calibration import Calibration, calibration_of, recalibrate_
 from cimphony.nn.convert import (
     age_,
     analog_layers,
@@ -15,7 +16,7 @@ from cimphony.nn.convert import (
 )
 from cimphony.nn.gain_cell import GainCellAttention
 from cimphony.nn.layers import AnalogConv1D, AnalogConv2d, AnalogLayer, AnalogLinear
-from cimphony.nn.store import load_, save
+from cimphony.nn.store import load_, load_calibration, save
 from cimphony.nn.summary import Summary, summary, summary_rows
 from cimphony.nn.tiles import Tiles
 
@@ -27,6 +28,7 @@ __all__ = [
     "AnalogConv2d",
     "AnalogLayer",
     "AnalogLinear",
+    "Calibration",
     "GainCellAttention",
     "GainCellCache",
     "Summary",
@@ -35,11 +37,14 @@ __all__ = [
     "analog_layers",
     "attention_layers",
     "calibrate",
+    "calibration_of",
     "convert_",
     "digital_layers",
     "is_converted",
     "load_",
+    "load_calibration",
     "program_",
+    "recalibrate_",
     "restore_",
     "save",
     "summary",

@@ -5,24 +5,21 @@ The cells themselves are not stored: seed and age rebuild them, bit for bit.
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cimphony.chip import MODES, Chip, Mode, load_chip
+from cimphony.chip import Chip, load_chip
 from cimphony.errors import DataError, StateError
-from cimphony.nn.acam import acam_state, restore_acams
 from cimphony.nn.architectures import model_class
-from cimphony.nn.attention import NAME, attention_layers
-from cimphony.nn.convert import age_, analog_layers, convert_, converted_layers, digital_layers, is_converted, program_
+from cimphony.nn.attention import attention_layers
+from cimphony.nn.calibration import Calibration, calibration_of, recalibrate_
+from cimphony.nn.convert import age_, convert_, converted_layers, digital_layers, is_converted, program_
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.low_rank import RANKS, reshape_
-from cimphony.nn.programmed import Assignment, Axis
-from cimphony.nn.tiles import Tiles
 from cimphony.record import write_text
 
 CHIP_FILE, STATE_FILE = "chip.yaml", "cimphony.json"
@@ -36,22 +33,21 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     Layout: `chip.yaml`, `cimphony.json` (layers, seed, age), `ranges.safetensors` (calibration), and the digital
     weights as `save_pretrained` writes them, else `model.safetensors`.
     """
-    layers, attention = converted_layers(model, "save"), attention_layers(model)
+    layers, attention, learned = converted_layers(model, "save"), attention_layers(model), calibration_of(model)
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
-    scalers = {name: value for name, value in state.items() if f".{NAME}." in name}
     if hasattr(model, "save_pretrained"):
-        digital = {name: value for name, value in state.items() if name not in scalers}
+        digital = {name: value for name, value in state.items() if name not in learned.attention}
         model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
     else:
         save_file(_unshared(state), place / WEIGHTS_FILE)
     chip = next(iter(attention.values())).chip if attention else next(iter(layers.values())).tiles[0].chip
     write_text(chip.to_yaml(), place / CHIP_FILE, "saved chip")
     if attention:
-        save_file(_unshared(scalers), place / ATTENTION_FILE)
-    save_file(_ranges(layers), place / RANGES_FILE)
-    write_text(json.dumps(_state(model, layers), indent=1) + "\n", place / STATE_FILE, "saved model")
+        save_file(_unshared(learned.attention), place / ATTENTION_FILE)
+    save_file(learned.ranges, place / RANGES_FILE)
+    write_text(json.dumps(_state(model, layers, learned), indent=1) + "\n", place / STATE_FILE, "saved model")
     return place
 
 
@@ -74,12 +70,8 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
         )
     _check_fingerprints(model, state["layers"], place)
     convert_(model, chip, include=list(state["layers"]))
-    if attention_layers(model):
-        model.load_state_dict(load_file(place / ATTENTION_FILE), strict=False)
-    layers = analog_layers(model)
     model.__dict__["_cimphony_digital"] = state["digital"]
-    _restore_ranges(layers, load_file(place / RANGES_FILE))
-    restore_acams(model, layers, state.get("acam", {"layers": {}, "passes": {}}))
+    recalibrate_(model, _saved_calibration(place, state))
     if state["seed"] is not None:
         program_(model, seed=state["seed"])
         if state["age"]:
@@ -109,14 +101,35 @@ def load_saved_chip(folder: Path) -> Chip:
     return load_chip(folder / CHIP_FILE)
 
 
-def _state(model: nn.Module, layers: dict[str, AnalogLayer]) -> dict[str, Any]:
+def load_calibration(folder: str | Path, chip: Chip) -> Calibration | None:
+    """The calibration of a model saved from this chip; None where there is none, or it is of another chip.
+
+    Chips that differ in nothing but the noise of their cells share a calibration.
+    """
+    place = Path(folder)
+    if not (place / STATE_FILE).is_file():
+        return None
+    quiet, own = (one.only("converters") for one in (load_saved_chip(place), chip))
+    if (quiet.units, quiet.policy) != (own.units, own.policy):
+        return None
+    found = _saved_calibration(place, _read_state(place))
+    return found if found.complete else None
+
+
+def _saved_calibration(place: Path, state: dict[str, Any]) -> Calibration:
+    attention = place / ATTENTION_FILE
+    scalers = load_file(attention) if attention.is_file() else {}
+    return Calibration(load_file(place / RANGES_FILE), state.get("acam", {"layers": {}, "passes": {}}), scalers)
+
+
+def _state(model: nn.Module, layers: dict[str, AnalogLayer], learned: Calibration) -> dict[str, Any]:
     programmed = next(iter(layers.values())).tiles[0].programmed if layers else None
     seeds = [attention.seed for attention in attention_layers(model).values()]
     return {
         "version": 1,
         "layers": {name: _fingerprint(layer) for name, layer in layers.items()},
         "digital": digital_layers(model),
-        "acam": acam_state(model, layers),
+        "acam": learned.acams,
         "seed": programmed.seed if programmed else None if layers else seeds[0],
         "age": programmed.seconds if programmed else None,
     }
@@ -132,41 +145,6 @@ def _read_state(folder: Path) -> dict[str, Any]:
             f"{folder / STATE_FILE} cannot be read ({error}); write the folder again with cim.save"
         ) from None
     raise DataError(f"{folder / STATE_FILE} has version {state['version']}; this library reads version 1")
-
-
-def _by_key(layers: dict[str, AnalogLayer]) -> Iterator[tuple[str, Tiles]]:
-    """All tiles, each with what the names of its tensors begin with."""
-    for name, layer in layers.items():
-        yield from ((f"{name}|{group}|", tiles) for group, tiles in enumerate(layer.tiles))
-
-
-def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
-    """Calibration as float64 tensors: `LAYER|group|input` and `LAYER|group|MODE`, and the modes if assigned."""
-    tensors: dict[str, Tensor] = {}
-    for key, tiles in _by_key(layers):
-        if tiles.input_range is not None:
-            tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
-        for mode, value in tiles.sum_range.items():
-            tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
-        if tiles.assignment is not None:
-            for mode, indices in tiles.assignment.modes.items():
-                tensors[f"{key}{tiles.assignment.axis} {mode}"] = indices.clone()
-    return tensors
-
-
-def _restore_ranges(layers: dict[str, AnalogLayer], tensors: dict[str, Tensor]) -> None:
-    for key, tiles in _by_key(layers):
-        if key + "input" in tensors:
-            tiles.input_range = float(tensors[key + "input"])
-        for mode in tiles.unit.cell.bits:
-            if key + mode in tensors:
-                tiles.sum_range[mode] = float(tensors[key + mode])
-        for axis in get_args(Axis):
-            modes: dict[Mode, Tensor] = {
-                mode: tensors[name] for mode in MODES if (name := f"{key}{axis} {mode}") in tensors
-            }
-            if modes:
-                tiles.assignment = Assignment(axis, modes)
 
 
 def _fingerprint(layer: nn.Module) -> str:

@@ -21,7 +21,7 @@ from cimphony.methods.acam_thresholds import (
     tune_rows,
 )
 from cimphony.methods.noise_aware import fit_, largest_error, largest_weight, training_seed
-from cimphony.nn import analog_layers
+from cimphony.nn import analog_layers, calibration_of, load_calibration, recalibrate_
 from cimphony.nn.acam import Readout
 
 NOISY = {"units.analog.cell.device": {"kind": "gaussian", "additive": 0.15}, "units.analog.fidelity": "effective"}
@@ -161,6 +161,29 @@ def test_a_range_weighs_what_it_cuts_off_against_its_noise() -> None:
     (inside,) = torch.autograd.grad(found[1], readout.ends, retain_graph=True)
     assert inside.tolist() == pytest.approx([-error / 2, error / 2])  # it grows with the width, 2
     assert torch.autograd.grad(found.sum(), values)[0].tolist() == [0, 1]
+
+
+def test_a_tuned_model_keeps_its_ranges_where_it_is_put_on_chips_anew(trained: dict[str, Any], tmp_path: Path) -> None:
+    chip = noisy("nl-dpe")
+    model = on(chip, trained)
+    fit_(model, lambda step: batch(1000 + step), 20, lr=1e-3, ranges=0.05, loss=loss)
+    direct, learned = [lost(model, range(seed, seed + 1)) for seed in range(2)], calibration_of(model)
+    cim.save(model, tmp_path)
+    cim.restore_(model)
+
+    def on_chips(calibration: Any) -> list[float]:
+        def metric(one: nn.Module) -> float:
+            return float(loss(one, batch(9999, 1000)).detach())
+
+        record = cim.evaluate_chips(model, metric, chip, seeds=range(2), calibration=calibration)
+        return [point["value"] for point in record.results["points"]]
+
+    assert on_chips(learned) == on_chips(load_calibration(tmp_path, chip)) == direct
+    assert on_chips(batch(5, 512)["inputs"]) != direct
+    assert load_calibration(tmp_path, chip.only("converters")) is not None  # the same ranges, whatever the noise
+    assert load_calibration(tmp_path, chip.replace({"units.analog.adc.bits": 7})) is None
+    with pytest.raises(DataError, match="the calibration is of another model or chip"):
+        recalibrate_(cim.convert_(Net(), noisy("hyflexpim")), learned)
 
 
 def test_trained_ranges_are_resumed(trained: dict[str, Any], tmp_path: Path) -> None:
