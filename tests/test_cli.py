@@ -64,6 +64,11 @@ def test_chips_one_line_each():
         assert "nm" in line
 
 
+def test_runs_as_a_module():
+    command = [sys.executable, "-m", "cimphony", "chips"]
+    assert "hyflexpim" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_chips_show_can_be_loaded_again(tmp_path):
     (tmp_path / "mine.yaml").write_text(run("chips", "show", "pcm-256"), encoding="utf-8")
     assert load_chip(tmp_path / "mine.yaml") == load_chip("pcm-256")

@@ -187,11 +187,13 @@ def _effective(chip: Chip) -> Chip:
 
 def _save(model: Any, learned: Any, chip: Chip, task: "Task", folder: Path, name: str) -> Path:
     from transformers import AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     from cimphony.nn import convert_, recalibrate_, save
     from cimphony.nn.architectures import quietly
 
     convert_(model, chip, exclude=task.digital)
+    disable_progress_bar()  # of one file
     save(model if learned is None else recalibrate_(model, learned), folder)
     quietly(AutoTokenizer.from_pretrained, name).save_pretrained(folder)
     return folder
