@@ -93,7 +93,7 @@ def noise_aware(
     An interrupted run goes on.
     """
     chosen, work = load_chip(chip), _task(model, data, task, max_tokens)
-    rates: dict[str, float] = {"lr": lr, "peak": peak, "ranges": 6 / steps if ranges is None else ranges}
+    rates: dict[str, Any] = {"lr": lr, "peak": peak, "ranges": 6 / steps if ranges is None else ranges}
     settings = {"data": data, "steps": steps, **rates, "train_epochs": train_epochs, **work.settings()}
     tune = partial(_tune, work, chosen, steps, rates)
     _adapt(model, work, chosen, settings, tune, "tuned with noise", range(seeds), fidelity, out)
@@ -156,9 +156,7 @@ def _redistribute(task: "Task", epochs: int, lr: float, model: Any, checkpoint: 
     return fuse_(adapted), None
 
 
-def _tune(
-    task: "Task", chip: Chip, steps: int, rates: dict[str, float], model: Any, checkpoint: Path
-) -> tuple[Any, Any]:
+def _tune(task: "Task", chip: Chip, steps: int, rates: dict[str, Any], model: Any, checkpoint: Path) -> tuple[Any, Any]:
     """The digital model after steps on chips, and the calibration that it was tuned with."""
     import torch
 
