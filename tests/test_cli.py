@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from transformers import GPT2LMHeadModel, T5ForConditionalGeneration
@@ -189,7 +190,11 @@ def test_interrupt_keeps_what_is_finished(tmp_path):
         "64",
     )
     command = [sys.executable, "-c", code, *arguments, "--out", "out"]
-    process = subprocess.Popen(command, env=ALONE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell's background jobs, these tests too, ignore it
+    process = subprocess.Popen(command, env=ALONE, preexec_fn=heard, **piped)
     record = tmp_path / "out" / "pcm-256.json"
     end = time.monotonic() + 300
     while not (record.is_file() and read_record(record).results["points"]) and process.poll() is None:
