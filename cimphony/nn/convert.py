@@ -161,10 +161,11 @@ def _has_own_weights(module: nn.Module) -> bool:
 
 def _check_patterns(model: nn.Module, **patterns: Sequence[str]) -> None:
     """A misspelt name must not leave a layer on the chip, or off it, without a word."""
-    names = [path for path, _ in model.named_modules() if path]
+    paths = [path for path, _ in model.named_modules()]  # the first is the model's own, ""
+    names = paths[1:]
     for field, wildcards in patterns.items():
         for wildcard in wildcards:
-            if not any(fnmatchcase(path, wildcard) for path in names) and wildcard != "*":
+            if not any(fnmatchcase(path, wildcard) for path in paths):
                 near = get_close_matches(wildcard, [*names, *{path.rpartition(".")[2] for path in names}], 1)
                 meant = f"did you mean {near[0]!r}? " if near else ""
                 raise DataError(

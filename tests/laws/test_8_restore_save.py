@@ -67,6 +67,16 @@ def test_save_then_load_is_equal(tmp_path: Path, name: str, age: float) -> None:
     assert {file.suffix for file in tmp_path.iterdir()} == {".yaml", ".json", ".safetensors"}
 
 
+def test_a_layer_alone_is_a_model(tmp_path: Path) -> None:
+    model, inputs = nn.Linear(8, 4), torch.randn(3, 8)
+    cim.convert_(model, cim.load_chip("hyflexpim"))
+    with cim.calibrate(model):
+        model(inputs)
+    cim.program_(model, seed=1)
+    cim.save(model, tmp_path)
+    assert torch.equal(cim.load_(nn.Linear(8, 4), tmp_path)(inputs), model(inputs))
+
+
 def test_loading_weights_never_changes_the_chip(tmp_path: Path) -> None:
     model = Net().eval()
     cim.convert_(model, cim.load_chip("hyflexpim"))
