@@ -33,7 +33,7 @@ from cimphony.chip import Acam, Chip, LogLinearDevice, Thresholds, load_chip
 from cimphony.circuits.acam import compile_function
 from cimphony.evaluate.metrics import evaluating
 from cimphony.methods.acam_thresholds import LITERAL, WORKING, code_error, tune_acams_, tune_rows
-from cimphony.methods.noise_aware import fit_
+from cimphony.methods.noise_aware import REACH, fit_
 from cimphony.methods.training import tune_
 from cimphony.nn import analog_layers, calibrate, calibration_of, convert_, program_, recalibrate_, restore_
 from cimphony.papers.hyflexpim_studies import Digits, Glue, Study, Task, Text
@@ -92,7 +92,6 @@ class Way:
 DIGITAL = {"SST-2": (12000, 1, 5e-5), "STS-B": (None, 2, 1e-4)}  # before: training examples, epochs, rate
 STEPS = {"SST-2": 60, "STS-B": 60, "llama": 300, "digits": 400}
 RATES = {"SST-2": 5e-5, "STS-B": 5e-5, "llama": 1e-3, "digits": 5e-3}
-REACH = 6.0  # an end that always goes one way shrinks 27 times: the rate falls along a cosine
 NOTHING = dict.fromkeys(RATES, 1e-9)
 CAME, LITERALLY, CONTROL = "as it came", "literal recipe", "as long without noise"
 WEIGHTS, RANGES, BOTH = "weights, ranges as calibrated", "ranges alone", "weights and ranges"

@@ -81,6 +81,14 @@ def test_noise_aware(tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     (record,) = [read_record(path) for path in (tmp_path / "again").glob("*.json")]
     assert record.settings["calibration"] == "saved with the model"
+    (tmp_path / "words.jsonl").write_text('{"max_new_tokens": 4}\n' + '{"prompt": "a", "answer": "b"}\n' * 3)
+    asked = [
+        *again.replace("--data demo", f"--tasks {tmp_path / 'words.jsonl'}").replace("--max-tokens 64 ", "").split()
+    ]
+    made = CliRunner().invoke(app, [*asked, "--limit", "1", "--out", str(tmp_path / "asked")])
+    assert made.exit_code == 0, made.output
+    (record,) = [read_record(path) for path in (tmp_path / "asked").glob("*.json")]
+    assert record.settings["calibration"] == "saved with the model"
 
 
 def test_errors() -> None:

@@ -92,8 +92,10 @@ def noise_aware(
     Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
     An interrupted run goes on.
     """
+    from cimphony.methods.noise_aware import REACH
+
     chosen, work = load_chip(chip), _task(model, data, task, max_tokens)
-    rates: dict[str, Any] = {"lr": lr, "peak": peak, "ranges": 6 / steps if ranges is None else ranges}
+    rates: dict[str, Any] = {"lr": lr, "peak": peak, "ranges": REACH / steps if ranges is None else ranges}
     settings = {"data": data, "steps": steps, **rates, "train_epochs": train_epochs, **work.settings()}
     tune = partial(_tune, work, chosen, steps, rates)
     _adapt(model, work, chosen, settings, tune, "tuned with noise", range(seeds), fidelity, out)

@@ -21,32 +21,27 @@ def evaluate(
 ) -> list[Record]:
     """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`.
 
-    A model that was saved from the chip keeps its ranges, and what of it was on the chip.
-
     Args:
         population: seeds, ages and what else `evaluate_chips` takes.
     """
     from cimphony.evaluate import evaluate_chips, last_windows, load_text, perplexity, token_name
     from cimphony.evaluate.data import CALIBRATION
-    from cimphony.nn import load_calibration
 
     paths = _record_paths(chips, folder)
     model, tokenizer = _language_model(model_name)
     tokens = load_text(data, tokenizer)
     window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
     settings = {"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
-    saved = [load_calibration(model_name, chip) for chip in chips]
-    on_text = f"the last {CALIBRATION} tokens of the text"
+    settings |= {"calibration": f"the last {CALIBRATION} tokens of the text"}
+    population |= {"calibration": last_windows(tokens, window)}
     metric = partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens)
     with keeping(folder):
         return [
             evaluate_chips(
-                model, metric, chip, calibration=learned or last_windows(tokens, window),
-                include=learned.layers if learned else ["*"], record_path=path,
-                settings=settings | {"calibration": "saved with the model" if learned else on_text},
-                metric_name=f"perplexity per {token_name(tokenizer)}", **population,
+                model, metric, chip, record_path=path, metric_name=f"perplexity per {token_name(tokenizer)}",
+                **_as_saved(model_name, chip, population | {"settings": settings}),
             )
-            for chip, path, learned in zip(chips, paths, saved, strict=True)
+            for chip, path in zip(chips, paths, strict=True)
         ]  # fmt: skip
 
 
@@ -82,10 +77,23 @@ def ask(
     population |= {"settings": {"name": model_name}}
     with keeping(folder):
         return [
-            measure(model, tokenizer, chip=chip, record_path=_beside(path, name), **population)
+            measure(
+                model, tokenizer, chip=chip, record_path=_beside(path, name), **_as_saved(model_name, chip, population)
+            )
             for name, measure in found.items()
             for chip, path in zip(chips, paths, strict=True)
         ]
+
+
+def _as_saved(model_name: str, chip: Chip, population: dict[str, Any]) -> dict[str, Any]:
+    """Options of `evaluate_chips`; a model saved from this chip keeps its ranges, and what of it was on the chip."""
+    from cimphony.nn import load_calibration
+
+    learned = load_calibration(model_name, chip)
+    if learned is None:
+        return population
+    settings = population["settings"] | {"calibration": "saved with the model"}
+    return population | {"calibration": learned, "include": learned.layers, "settings": settings}
 
 
 def _language_model(name: str) -> tuple[Any, Any]:

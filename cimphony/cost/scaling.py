@@ -27,19 +27,6 @@ _AREA = (  # new area = old area * _AREA[old][new]
 )
 # supply voltage [V] taken where a chip states none: our choice
 _NOMINAL = (1.8, 1.2, 1.1, 1.1, 1.0, 0.9, 0.9, 0.8, 0.8, 0.75, 0.7)
-_DELAY = {  # cubic in V, highest power first
-    180: (0, 97.09, -356.7, 406.5),
-    130: (-76.65, 334.9, -493.4, 275.8),
-    90: (-60.34, 262.5, -384.2, 210.9),
-    65: (-53.3, 230.4, -333.9, 178.6),
-    45: (-501.6, 1567, -1619, 566.1),
-    32: (-1047, 2982, -2797, 873.5),
-    20: (0, 34.63, -66.37, 41.15),
-    16: (0, 24.8, -47.52, 28.87),
-    14: (-40.66, 109.2, -100.6, 35.92),
-    10: (-34.95, 93.65, -85.99, 30.4),
-    7: (-28.58, 76.6, -70.26, 24.69),
-}
 _ENERGY = {  # quadratic in V, highest power first
     180: (0, 24.64, -17.98),
     130: (7.171, -6.709, 2.904),
@@ -81,13 +68,7 @@ def nominal_voltage(node: float) -> float:
 @cache
 def energy_factor(old: float, new: float, old_voltage: float | None = None, new_voltage: float | None = None) -> float:
     """Energy at the new node [m] and voltage [V] per energy at the old one; voltages default to nominal."""
-    return _ratio(_ENERGY, old, new, old_voltage, new_voltage)
-
-
-@cache
-def delay_factor(old: float, new: float, old_voltage: float | None = None, new_voltage: float | None = None) -> float:
-    """Delay at the new node [m] and voltage [V] per delay at the old one; voltages default to nominal."""
-    return _ratio(_DELAY, old, new, old_voltage, new_voltage)
+    return _energy(new, new_voltage) / _energy(old, old_voltage)
 
 
 @cache
@@ -101,15 +82,9 @@ def area_factor(old: float, new: float) -> float:
     return _AREA[row][column] if row <= column else 1 / _AREA[column][row]
 
 
-def _ratio(
-    table: dict[int, tuple[float, ...]], old: float, new: float, old_voltage: float | None, new_voltage: float | None
-) -> float:
-    return _value(table, new, new_voltage) / _value(table, old, old_voltage)
-
-
-def _value(table: dict[int, tuple[float, ...]], node: float, voltage: float | None) -> float:
+def _energy(node: float, voltage: float | None) -> float:
     at, value = voltage or nominal_voltage(node), 0.0
-    for coefficient in table[_nearest(node)]:
+    for coefficient in _ENERGY[_nearest(node)]:
         value = value * at + coefficient
     if value <= 0:
         raise ChipError(

@@ -28,6 +28,7 @@ from cimphony.nn.acam import Readout, acam_activations
 
 _TRAINING = 1 << 62  # seeds of the chips of training; evaluation takes small ones
 _ENDS = "acam_ends"
+REACH = 6.0  # rate of ranges times the steps: our choice, on training data (docs/nl_dpe.md)
 
 
 def fit_(
@@ -54,9 +55,9 @@ def fit_(
         batches: step to batch, with labels. It alone decides the data.
         lr: at first; it falls along a cosine.
         peak, error: weights of the two regularisers; the published recipe has 0.01 for the first.
-        ranges: rate at which the ends of ACAM ranges are trained too, relative to them; 6 / steps lets one shrink up to
-            27 times. An end weighs what it cuts off (as in PACT, arXiv 1805.06085) against noise, which grows with the
-            range. 0: ranges stay as calibrated.
+        ranges: rate at which the ends of ACAM ranges are trained too, relative to them; with REACH / steps one that
+            always goes one way shrinks 27 times, since the rate falls along a cosine. An end weighs what it cuts off
+            (as in PACT, arXiv 1805.06085) against noise, which grows with the range. 0: ranges stay as calibrated.
         seed: of the chips of training; what the model draws itself (dropout) comes from torch.
         loss: of a model and a batch, the regularisers apart; None takes `model(**batch).loss`.
         checkpoint: a file that the run is saved to and resumed from.

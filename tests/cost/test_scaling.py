@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimphony.cost.scaling import NODES, area_factor, delay_factor, energy_factor, nominal_voltage
+from cimphony.cost.scaling import NODES, area_factor, energy_factor, nominal_voltage
 from cimphony.errors import ChipError
 
 nm = st.sampled_from(NODES).map(lambda size: size * 1e-9)
@@ -29,7 +29,7 @@ def test_area_uses_the_entry_with_more_digits():
 
 @given(nm, nm)
 def test_there_and_back_is_nothing(old: float, new: float):
-    for factor in (area_factor, energy_factor, delay_factor):
+    for factor in (area_factor, energy_factor):
         assert factor(old, new) * factor(new, old) == pytest.approx(1)
         assert factor(old, old) == 1
 
