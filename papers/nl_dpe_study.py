@@ -2,6 +2,7 @@
 
     python papers/nl_dpe_study.py SST-2 --model ENCODER --data GLUE_FOLDER --work WORK_FOLDER
     python papers/nl_dpe_study.py STS-B --model ENCODER --data GLUE_FOLDER --work WORK_FOLDER
+    python papers/nl_dpe_study.py MRPC --model ENCODER --data GLUE_FOLDER --work WORK_FOLDER
     python papers/nl_dpe_study.py llama --model LLAMA_FOLDER --data STORIES --work WORK_FOLDER
     python papers/nl_dpe_study.py digits --work WORK_FOLDER
     python papers/nl_dpe_study.py thresholds
@@ -40,7 +41,7 @@ from cimphony.papers.hyflexpim_studies import Digits, Glue, Study, Task, Text
 from cimphony.record import Record, new_record, read_record, write_record
 
 ADC, DEVICE = "units.analog.adc", "units.analog.cell.device"
-SEEDS = {"SST-2": range(5), "STS-B": range(5), "llama": range(5), "digits": range(20)}
+SEEDS = {"SST-2": range(5), "STS-B": range(5), "MRPC": range(5), "llama": range(5), "digits": range(20)}
 NOISE = {"digits": 16.0}  # times the published
 
 
@@ -89,16 +90,18 @@ class Way:
     literal: bool = False  # so too, and thresholds are tuned by the literal recipe
 
 
-DIGITAL = {"SST-2": (12000, 1, 5e-5), "STS-B": (None, 2, 1e-4)}  # before: training examples, epochs, rate
-STEPS = {"SST-2": 60, "STS-B": 60, "llama": 300, "digits": 400}
-RATES = {"SST-2": 5e-5, "STS-B": 5e-5, "llama": 1e-3, "digits": 5e-3}
+DIGITAL = {
+    "SST-2": (12000, 1, 5e-5),
+    "STS-B": (None, 2, 1e-4),
+    "MRPC": (None, 3, 1e-4),
+}  # before: training examples, epochs, rate
+STEPS = {"SST-2": 60, "STS-B": 60, "MRPC": 60, "llama": 300, "digits": 400}
+RATES = {"SST-2": 5e-5, "STS-B": 5e-5, "MRPC": 5e-5, "llama": 1e-3, "digits": 5e-3}
 NOTHING = dict.fromkeys(RATES, 1e-9)
 CAME, LITERALLY, CONTROL = "as it came", "literal recipe", "as long without noise"
 WEIGHTS, RANGES, BOTH = "weights, ranges as calibrated", "ranges alone", "weights and ranges"
 WAYS = {
-    LITERALLY: Way(
-        "crossbar noise", STEPS, {"SST-2": 5e-5, "STS-B": 5e-5, "llama": 5e-5, "digits": 1e-4}, literal=True
-    ),
+    LITERALLY: Way("crossbar noise", STEPS, RATES | {"llama": 5e-5, "digits": 1e-4}, literal=True),
     CONTROL: Way(None, STEPS, RATES),
     WEIGHTS: Way("exact cells", STEPS, RATES),
     f"{WEIGHTS}, calibrated anew": Way("exact cells", STEPS, RATES, anew=True),
