@@ -58,8 +58,8 @@ def hold(device: Device, targets: Tensor, top: int, *, seed: int, name: str, sta
     aged = technology.age(device, programmed, targets, top, seconds, normal)
     if device.stuck is not None:
         uniform = torch.from_numpy(Stream(seed, name, "stuck").uniform(start, targets.numel())).view(targets.shape)
-        aged = _stick(device.stuck, aged, top, uniform)
-    return CellState(aged, technology.read_sd(device, aged, top, seconds))
+        programmed, aged = (_stick(device.stuck, levels, top, uniform) for levels in (programmed, aged))
+    return CellState(aged, technology.read_sd(device, aged, programmed, top, seconds))
 
 
 def _stick(stuck: Stuck, levels: Tensor, top: int, uniform: Tensor) -> Tensor:

@@ -25,6 +25,6 @@ def age(
     return levels
 
 
-def read_sd(device: GaussianDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
+def read_sd(device: GaussianDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
     """The same for every cell."""
     return torch.full_like(levels, device.read * top) if device.read else None

@@ -19,6 +19,6 @@ def age(
     return levels
 
 
-def read_sd(device: IdealDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
+def read_sd(device: IdealDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
     """Reads are quiet."""
     return None

@@ -39,7 +39,7 @@ def age(
     return levels
 
 
-def read_sd(device: LogLinearDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
+def read_sd(device: LogLinearDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
     """The read law at the conductance that the cell holds."""
     if device.read is None or device.scale == 0:
         return None

@@ -39,11 +39,11 @@ def age(
     return levels * torch.exp(-nu * math.log((seconds + _T0) / _T0))
 
 
-def read_sd(device: PcmDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
-    """1/f noise integrated from the read time to the age; relative to the aged conductance."""
+def read_sd(device: PcmDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
+    """1/f noise integrated from the read time to the age: a share of the aged conductance, set by the written one."""
     if device.read == 0:
         return None
-    x = (levels / top).clamp(min=0)
+    x = (written / top).clamp(min=0)
     q = (0.0088 / x.pow(0.65).clamp(min=1e-3)).clamp(max=0.2)
     integrated = math.sqrt(math.log((seconds + _T0 + _T_READ) / (2 * _T_READ)))
     return levels.clamp(min=0) * q * (integrated * device.read)

@@ -42,7 +42,7 @@ def age(
     return ((x + error).clamp(min=0) - low) * (top / (1 - low))
 
 
-def read_sd(device: RramDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
+def read_sd(device: RramDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
     """Log-normal in a cell; a column sums many, so the read sees its variance."""
     if device.read == 0:
         return None

@@ -52,13 +52,14 @@ def test_pcm_drift(x: float, seconds: float) -> None:
 
 @pytest.mark.parametrize("x", [0.1, 0.5, 1.0])
 def test_pcm_read_noise(x: float) -> None:
-    device = PcmDevice(g_max=25e-6, programming=0.0, drift=0.0, read=1.0, stuck=None)
+    """A share of the drifted conductance; the share is that of the conductance as written."""
+    device = PcmDevice(g_max=25e-6, programming=0.0, drift=1.0, read=1.0, stuck=None)
     targets = torch.full((10,), x * 127, dtype=torch.float64)
-    sd = hold(device, targets, 127, seed=0, name="layer", start=0, seconds=3600.0).read_sd
-    assert sd is not None
+    state = hold(device, targets, 127, seed=0, name="layer", start=0, seconds=3600.0)
+    assert state.read_sd is not None
     q = min(0.0088 / x**0.65, 0.2)
-    expected = x * 25 * q * math.sqrt(math.log((3620 + 250e-9) / (2 * 250e-9)))
-    torch.testing.assert_close(sd * 25 / 127, torch.full_like(sd, expected), rtol=1e-9, atol=0)
+    expected = state.levels * q * math.sqrt(math.log((3620 + 250e-9) / (2 * 250e-9)))
+    torch.testing.assert_close(state.read_sd, expected, rtol=1e-9, atol=0)
 
 
 PUBLISHED = {  # spread in uS at x = .25, .5, .75, 1 for g_max 40 uS, printed to two decimals
