@@ -59,6 +59,7 @@ class AcamCell(Part):
     energy: NonNegative = Field(description="energy of one search of one cell [J]")
     area: NonNegative = Field(description="area of one cell with its share of the periphery [m2]")
     node: Node | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
+    voltage: Positive | None = Field(None, description="supply voltage of the energy [V]; none: the chip's own")
     source: str = Field("", description="where the numbers come from")
 
 

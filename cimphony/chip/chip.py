@@ -11,6 +11,7 @@ from cimphony.chip.acam import AcamUnit
 from cimphony.chip.crossbar import CrossbarUnit
 from cimphony.chip.explain import explain
 from cimphony.chip.gain_cell import GainCellAttentionUnit
+from cimphony.chip.nodes import keep_conditions
 from cimphony.chip.part import Count, Node, Part, Positive
 from cimphony.chip.processors import GpuUnit, Link, NorPimUnit, SpecialFunctionUnit
 from cimphony.chip.switches import NON_IDEALITIES, check_names, switch_off
@@ -39,8 +40,10 @@ class Chip(Part):
 
     name: str = Field(min_length=1, max_length=80)
     source: str = Field("", description="the publication or measurement that the numbers come from")
-    node: Node = Field(description="technology node [m]")
-    voltage: Positive | None = Field(None, description="supply voltage [V]; none: the node's nominal voltage")
+    node: Node = Field(description="technology node [m]; prices taken over from another node are scaled to it")
+    voltage: Positive | None = Field(
+        None, description="supply voltage [V]; prices taken over from another are scaled; none: nominal for the node"
+    )
     units: dict[str, Unit] = Field(min_length=1)
     policy: dict[OperationKind, str] = Field(
         {},
@@ -125,12 +128,14 @@ class Chip(Part):
     def replace(self, changes: Mapping[str, Any]) -> "Chip":
         """A new chip with fields changed, for example `{"units.analog.adc.bits": 7}`.
 
-        Keys are dotted paths into the description. Raises ChipError for a path that does not exist or a value
+        Keys are dotted paths into the description. With another node or voltage, prices that are not among the
+        changes keep theirs, and `estimate` scales them. Raises ChipError for a path that does not exist or a value
         that is not allowed.
         """
         data = self.model_dump()
         for path, value in changes.items():
             _set(data, path, value)
+        keep_conditions({"node": self.node, "voltage": self.voltage}, data, [(*path.split("."),) for path in changes])
         return build_chip(data)
 
     def without(self, *non_idealities: str) -> "Chip":

@@ -188,6 +188,7 @@ class Adc(Part):
         None, description="area of one converter [m2]; none: from the survey where that is the law, else not counted"
     )
     node: Node | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
+    voltage: Positive | None = Field(None, description="supply voltage of the energy [V]; none: the chip's own")
     source: str = Field("", description="where the numbers come from")
 
 

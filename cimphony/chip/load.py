@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cimphony.chip.chip import Chip, build_chip
+from cimphony.chip.nodes import keep_conditions, leaf_paths
 from cimphony.chip.strict_yaml import parse_yaml
 from cimphony.errors import ChipError
 
@@ -84,8 +85,10 @@ def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -
         parent = _parse((_PRESETS / f"{base}.yaml").read_text(encoding="utf-8"), base)
     else:
         parent = _read((folder or Path()) / str(base), "base: ")
-    whole = build_chip(_resolve(parent, folder, (*seen, str(base))))
-    return _merge(whole.model_dump(), data)
+    whole = build_chip(_resolve(parent, folder, (*seen, str(base)))).model_dump()
+    merged = _merge(whole, data)
+    keep_conditions(whole, merged, leaf_paths(data))
+    return merged
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

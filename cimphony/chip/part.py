@@ -47,4 +47,5 @@ class Component(Part):
     leakage: NonNegative = Field(0.0, description="static power of one instance [W]")
     per: str = Field("array", description="what one instance serves: array, row, column, adc, module, pu, chip ...")
     node: Node | None = Field(None, description="technology node of the numbers [m]; none: the chip's own node")
+    voltage: Positive | None = Field(None, description="supply voltage of the numbers [V]; none: the chip's own")
     source: str = Field("", description="where the numbers come from")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cimphony.chip import Acam, Adc, Chip, Component, CrossbarUnit, Unit
+from cimphony.chip import Acam, AcamCell, Adc, Chip, Component, CrossbarUnit, Unit
+from cimphony.chip.nodes import nominal_voltage
 from cimphony.chip.pricing import instances
 from cimphony.cost.adc import conversion_energy, converter_area
 from cimphony.cost.scaling import area_factor, energy_factor
@@ -27,6 +28,7 @@ class Prices:
 
     units: dict[str, list[Priced]] = field(default_factory=dict[str, list[Priced]])
     assumptions: list[str] = field(default_factory=list[str])
+    scaled: bool = False  # whether any is of another node or voltage
 
 
 def price(chip: Chip) -> Prices:
@@ -43,6 +45,8 @@ def price(chip: Chip) -> Prices:
         area = 0.0 if isinstance(unit, CrossbarUnit) else float(getattr(unit, "area", 0.0))
         if area:
             prices.units[name].append(Priced(f"{name}.die", [], area, 0.0))
+    if prices.scaled:
+        prices.assumptions.append("only energy and area of components are scaled: times, links and writes stay")
     return prices
 
 
@@ -62,7 +66,7 @@ def sampling_rate(unit: CrossbarUnit, adc: Adc) -> float:
 
 
 def _price(name: str, part: Component, unit: Unit, chip: Chip, prices: Prices) -> Priced:
-    energy, area = _scale(name, part.node, chip, prices)
+    energy, area = _scale(name, part, chip, prices)
     number = _instances(part.per, unit)
     actions = [(action, cost * energy) for action, cost in part.energy.items()]
     return Priced(name, actions, part.area * area * number, part.leakage * energy * number)
@@ -72,14 +76,14 @@ def _price_acam(name: str, unit: CrossbarUnit, acam: Acam, chip: Chip, prices: P
     if acam.cell is None:
         prices.assumptions.append(f"{name}: no price of a cell in the description, conversions cost nothing")
         return Priced(name, [], 0.0, 0.0)
-    energy, area = _scale(name, acam.cell.node, chip, prices)
+    energy, area = _scale(name, acam.cell, chip, prices)
     number = acam.cells * _instances("adc", unit)
     return Priced(name, [("convert", acam.cells * acam.cell.energy * energy)], acam.cell.area * area * number, 0.0)
 
 
 def _price_adc(name: str, unit: CrossbarUnit, adc: Adc, chip: Chip, prices: Prices) -> Priced:
     rate = sampling_rate(unit, adc)
-    energy, area = _scale(name, adc.node, chip, prices)
+    energy, area = _scale(name, adc, chip, prices)
     node = adc.node or chip.node
     actions: list[tuple[str, float]] = []
     if adc.energy_law is None:
@@ -98,17 +102,22 @@ def _price_adc(name: str, unit: CrossbarUnit, adc: Adc, chip: Chip, prices: Pric
     return Priced(name, actions, converter_area(adc, node, rate) * area * _instances("adc", unit), 0.0)
 
 
-def _scale(name: str, node: float | None, chip: Chip, prices: Prices) -> tuple[float, float]:
-    """Factors on energy and area from the component's node to the chip's; declared where they are not 1."""
-    if node is None or node == chip.node:
+def _scale(name: str, part: Component | Adc | AcamCell, chip: Chip, prices: Prices) -> tuple[float, float]:
+    """Factors on energy and area from the component's node and voltage to the chip's; declared where they are not 1."""
+    node, voltage = part.node or chip.node, part.voltage or chip.voltage
+    usual = part.voltage is None or part.voltage == (chip.voltage or nominal_voltage(chip.node))
+    if node == chip.node and usual:
         return 1.0, 1.0
-    energy = energy_factor(node, chip.node, chip.voltage, chip.voltage)
-    area = area_factor(node, chip.node)
-    volts = f"{chip.voltage:g} V" if chip.voltage else "nominal voltages"
-    prices.assumptions.append(
-        f"{name}: scaled from {node * 1e9:g} to {chip.node * 1e9:g} nm by Stillmaker and Baas at {volts}: "
-        f"energy x {energy:.4g}, area x {area:.4g}"
-    )
+    energy = energy_factor(node, chip.node, voltage, chip.voltage)
+    area = 1.0 if node == chip.node else area_factor(node, chip.node)
+    old, new = f"{node * 1e9:g}", f"{chip.node * 1e9:g} nm"
+    if usual:
+        how = f"from {old} to {new} by Stillmaker and Baas at " + (f"{voltage:g} V" if voltage else "nominal voltages")
+    else:
+        to = chip.voltage or nominal_voltage(chip.node)
+        how = f"from {old} nm at {voltage:g} V to {new} at {to:g} V by Stillmaker and Baas"
+    prices.scaled = True
+    prices.assumptions.append(f"{name}: scaled {how}: energy x {energy:.4g}, area x {area:.4g}")
     return energy, area
 
 

@@ -6,12 +6,10 @@ delay are polynomials in the supply voltage.
 """
 
 from functools import cache
-from typing import Any
 
-from cimphony.chip import Acam, Adc, Chip, CrossbarUnit, SurveyLaw
+from cimphony.chip.nodes import NODES, nearest, nominal_voltage
 from cimphony.errors import ChipError
 
-NODES = (180, 130, 90, 65, 45, 32, 20, 16, 14, 10, 7)
 _AREA = (  # new area = old area * _AREA[old][new]
     (1, 0.34, 0.15, 0.08, 0.053, 0.025, 0.011, 0.01, 0.0093, 0.0055, 0.0032),
     (2.9, 1, 0.44, 0.23, 0.16, 0.072, 0.033, 0.03, 0.027, 0.016, 0.0092),
@@ -25,8 +23,6 @@ _AREA = (  # new area = old area * _AREA[old][new]
     (180, 63, 28, 15, 9.8, 4.5, 2.1, 1.9, 1.7, 1, 0.58),
     (320, 110, 48, 25, 17, 7.8, 3.6, 3.2, 2.9, 1.7, 1),
 )
-# supply voltage [V] taken where a chip states none: our choice
-_NOMINAL = (1.8, 1.2, 1.1, 1.1, 1.0, 0.9, 0.9, 0.8, 0.8, 0.75, 0.7)
 _ENERGY = {  # quadratic in V, highest power first
     180: (0, 24.64, -17.98),
     130: (7.171, -6.709, 2.904),
@@ -42,29 +38,6 @@ _ENERGY = {  # quadratic in V, highest power first
 }
 
 
-def at_node(chip: Chip, node: float) -> Chip:
-    """The same circuits at another technology node [m].
-
-    Energies and areas stay those of the node they are known at, so that `estimate` scales them and says so; times do
-    not change. Raises ChipError for a node that is not possible.
-    """
-    changes: dict[str, Any] = {"node": node}
-    for name, unit in chip.units.items():
-        for key, part in getattr(unit, "components", {}).items():
-            changes |= {} if part.node else {f"units.{name}.components.{key}.node": chip.node}
-        readout = unit.adc if isinstance(unit, CrossbarUnit) else None
-        if isinstance(readout, Adc) and not readout.node and not isinstance(readout.energy_law, SurveyLaw):
-            changes[f"units.{name}.adc.node"] = chip.node  # the survey knows every node
-        if isinstance(readout, Acam) and readout.cell and not readout.cell.node:
-            changes[f"units.{name}.adc.cell.node"] = chip.node
-    return chip.replace(changes)
-
-
-def nominal_voltage(node: float) -> float:
-    """Usual supply voltage [V] of a node [m]."""
-    return _NOMINAL[NODES.index(_nearest(node))]
-
-
 @cache
 def energy_factor(old: float, new: float, old_voltage: float | None = None, new_voltage: float | None = None) -> float:
     """Energy at the new node [m] and voltage [V] per energy at the old one; voltages default to nominal."""
@@ -78,27 +51,16 @@ def area_factor(old: float, new: float) -> float:
     The printed table is rounded and not quite reciprocal; the entry below 1 is the one with more digits, so the
     way up is 1 / (the way down): 32 to 65 nm is 1 / 0.31, not 3.3.
     """
-    row, column = NODES.index(_nearest(old)), NODES.index(_nearest(new))
+    row, column = NODES.index(nearest(old)), NODES.index(nearest(new))
     return _AREA[row][column] if row <= column else 1 / _AREA[column][row]
 
 
 def _energy(node: float, voltage: float | None) -> float:
-    at, value = voltage or nominal_voltage(node), 0.0
-    for coefficient in _ENERGY[_nearest(node)]:
-        value = value * at + coefficient
-    if value <= 0:
+    at, (square, linear, constant) = voltage or nominal_voltage(node), _ENERGY[nearest(node)]
+    value = (square * at + linear) * at + constant
+    if value <= 0 or 2 * square * at + linear <= 0:  # a fit that falls where the supply rises
         raise ChipError(
-            f"voltage = {at:g} V is outside the scaling table at {node * 1e9:g} nm; choose one near nominal"
+            f"voltage = {at:g} V is outside the scaling table at {node * 1e9:g} nm; choose one near nominal, "
+            f"{nominal_voltage(node):g} V, or give the components numbers of that voltage"
         )
     return value
-
-
-def _nearest(node: float) -> int:
-    """The table's node within a quarter of the size asked for: 28 nm counts as 32, 22 as 20, 5 as nothing."""
-    size = node * 1e9
-    best = min(NODES, key=lambda known: abs(known / size - 1))
-    if abs(best / size - 1) > 0.25:
-        raise ChipError(
-            f"node = {size:g} nm cannot be scaled; the tables go from 180 to 7 nm: {', '.join(map(str, NODES))}"
-        )
-    return best

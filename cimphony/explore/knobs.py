@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cimphony.chip import Adc, Chip, CrossbarUnit, GpuUnit
-from cimphony.cost.scaling import NODES
+from cimphony.chip.nodes import NODES
 
 _POWERS = tuple(2**power for power in range(3, 12))
 _RATES = tuple(step / 20 for step in range(21))

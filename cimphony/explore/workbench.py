@@ -12,7 +12,6 @@ import yaml
 from cimphony.chip import Chip
 from cimphony.cost import estimate
 from cimphony.cost.report import VIEWS
-from cimphony.cost.scaling import at_node
 from cimphony.errors import DataError
 from cimphony.explore.knobs import knobs
 from cimphony.report import Table, breakdown_table, cost_table
@@ -61,7 +60,7 @@ class Workbench:
         chip, changes = self._base(asked), dict(_mapping(asked, "changes"))
         node = changes.pop("node", None)
         written = _written(str(asked.get("more") or ""))
-        chip = chip if node is None else at_node(chip, node)
+        chip = chip if node is None else chip.replace({"node": node})
         return chip.replace({**changes, **written}) if changes or written else chip
 
     def save(self, asked: Mapping[str, Any]) -> dict[str, Any]:

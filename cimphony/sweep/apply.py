@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 
 from cimphony.chip import Chip, load_chip
 from cimphony.chip.part import Part
-from cimphony.cost.scaling import at_node
 from cimphony.errors import ChipError, DataError
 from cimphony.sweep.study import MEASURES, Axes, Method, Scalar, Study, Work, of_chip
 from cimphony.units import parse_seconds
@@ -41,7 +40,7 @@ class Point:
             changes[f"{crossbar}.cell.slc_rate"] = self.method.slc_rate
         node = changes.pop("node", None)
         chip = chip.replace(changes) if changes else chip
-        return chip if node is None else at_node(chip, float(node))
+        return chip if node is None else chip.replace({"node": node})  # values of other axes are of the old one
 
     @property
     def work(self) -> Work:

@@ -4,8 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cimphony.cost.scaling import NODES, area_factor, energy_factor, nominal_voltage
+from cimphony.chip import load_chip
+from cimphony.chip.nodes import NODES, nominal_voltage
+from cimphony.cost import estimate
+from cimphony.cost.scaling import area_factor, energy_factor
 from cimphony.errors import ChipError
+from tests.cost.workloads import bert_base
 
 nm = st.sampled_from(NODES).map(lambda size: size * 1e-9)
 
@@ -51,3 +55,61 @@ def test_what_cannot_be_scaled_says_so():
         area_factor(350e-9, 65e-9)
     with pytest.raises(ChipError, match=r"voltage = 0.3 V is outside the scaling table at 180 nm"):
         energy_factor(180e-9, 65e-9, 0.3, 1.0)
+    with pytest.raises(ChipError, match=r"voltage = 0.5 V is outside .* nominal, 1.1 V"):  # the fit rises below 0.59 V
+        energy_factor(65e-9, 65e-9, 1.0, 0.5)
+
+
+# a chip at another node or voltage
+
+HYFLEX, WORK = load_chip("hyflexpim"), bert_base(128)
+RRAM, RRAM_READ = "units.analog.components.rram", 11.8711e-12
+
+
+@pytest.mark.parametrize(
+    ("changes", "energy", "area", "said"),
+    [
+        ({"node": 32e-9}, 0.430, 0.31, "from 65 to 32 nm by Stillmaker and Baas at 1 V: energy x 0.43, area x 0.31"),
+        ({"node": 32e-9, "voltage": 0.9}, 0.343, 0.31, "from 65 nm at 1 V to 32 nm at 0.9 V"),
+        ({"voltage": 0.8}, 0.646, 1.0, "from 65 nm at 1 V to 65 nm at 0.8 V"),
+        ({"voltage": None}, energy_factor(65e-9, 65e-9, 1.0, 1.1), 1.0, "from 65 nm at 1 V to 65 nm at 1.1 V"),
+    ],
+)
+def test_another_node_or_voltage_scales_once_however_it_is_said(tmp_path, changes, energy, area, said):
+    """In `replace`, in a chip file with a base, and one after the other."""
+    lines = [f"{key}: {'null' if value is None else value}" for key, value in changes.items()]
+    (tmp_path / "mine.yaml").write_text("\n".join(["base: hyflexpim", *lines]))
+    step = HYFLEX
+    for key, value in changes.items():
+        step = step.replace({key: value})
+    before = estimate(WORK, HYFLEX)
+    for chip in (HYFLEX.replace(changes), load_chip(tmp_path / "mine.yaml"), step, step.replace({"name": "again"})):
+        after = estimate(WORK, chip)
+        assert after.energy == pytest.approx(before.energy * energy, rel=2e-3)
+        assert after.area == pytest.approx(before.area * area, rel=1e-9)
+        assert (after.latency, after.interval) == (before.latency, before.interval)
+        assert any(said in one for one in after.assumptions)
+        assert "only energy and area of components are scaled: times, links and writes stay" in after.assumptions
+    back = step.replace({"node": HYFLEX.node, "voltage": HYFLEX.voltage})
+    assert estimate(WORK, back).energy == before.energy
+
+
+def test_numbers_given_with_the_node_are_of_that_node():
+    given = {"node": 32e-9, f"{RRAM}.energy": {"read": 1e-12}, f"{RRAM}.area": 1e-12}
+    part = HYFLEX.replace(given).units["analog"].components
+    assert (part["rram"].node, part["input_register"].node) == (None, 65e-9)
+    same = HYFLEX.replace({"voltage": 0.8, f"{RRAM}.energy.read": 1e-12}).units["analog"].components
+    assert (same["rram"].voltage, same["input_register"].voltage) == (None, 1.0)  # area knows no voltage
+    stated = HYFLEX.replace({"node": 32e-9, f"{RRAM}.node": 32e-9}).units["analog"].components["rram"]
+    assert (stated.node, stated.energy["read"]) == (32e-9, RRAM_READ)
+    with pytest.raises(ChipError, match=r"'hyflexpim': units.analog.*rram: area is given .*energy.read taken over"):
+        HYFLEX.replace({"node": 32e-9, f"{RRAM}.area": 1e-12})
+
+
+def test_numbers_of_a_node_of_their_own_are_scaled_from_it_alone():
+    chip = load_chip("nl-dpe")  # 22 nm, tile memory of 32 nm, the ACAM's cells of the chip's own
+    moved = chip.replace({"node": 45e-9}).units["analog"]
+    assert (moved.components["edram"].node, moved.components["dac"].node, moved.acam.cell.node) == (32e-9, 22e-9, 22e-9)
+    turned = chip.replace({"voltage": 0.8}).units["analog"]
+    assert (turned.components["edram"].voltage, turned.components["dac"].voltage) == (0.9, 0.9)
+    survey = load_chip("pcm-256").replace({"node": 22e-9}).units["analog"]
+    assert (survey.adc.node, survey.components["array"].node) == (None, 14e-9)
