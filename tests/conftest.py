@@ -15,6 +15,11 @@ import torch
 
 from cimphony.chip import CrossbarUnit, load_chip
 
+MEASURED = [
+    {"target": 1e-6, "mean": 1.3e-6, "sd": 0.2e-6, "read": 0.05e-6},
+    {"target": 8e-6, "mean": 8.2e-6, "sd": 0.9e-6, "read": 0.1e-6},
+    {"target": 25e-6, "mean": 24e-6, "sd": 0.7e-6, "read": 0.3e-6},
+]
 DEVICES = {
     "ideal": {"kind": "ideal"},
     "gaussian-multiplicative": {"kind": "gaussian", "multiplicative": 0.05},
@@ -22,6 +27,7 @@ DEVICES = {
     "pcm": {"kind": "pcm"},
     "rram": {"kind": "rram"},
     "log-linear": {"kind": "log_linear", "scale": 20.0},
+    "measured": {"kind": "measured", "levels": MEASURED, "drift": {"exponent": 0.03, "spread": 0.01}},
     "stuck": {"kind": "gaussian", "multiplicative": 0.02, "stuck": {"off": 0.02, "on": 0.01}},
 }
 ENCODINGS = {

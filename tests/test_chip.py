@@ -107,3 +107,37 @@ def test_schema_describes_every_field_with_its_unit() -> None:
     json.dumps(schema)
     assert "[m]" in schema["properties"]["node"]["description"]
     assert {"CrossbarUnit", "PcmDevice", "Adc"} <= set(schema["$defs"])
+
+
+def test_measured_levels_from_a_csv_file(tmp_path: Path) -> None:
+    """Of the file's own folder, also where it is the base of a file elsewhere; the chip holds the numbers."""
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "cells.csv").write_text(
+        "\ufefftarget, mean, sd\n# wafer 7\n0, 0.1e-6, 0.2e-6\n2e-5,2e-5,1e-6\n"
+    )
+    mine = "base: hyflexpim\nunits: {analog: {cell: {device: {kind: measured, levels: cells.csv}}}}\n"
+    (tmp_path / "lab" / "mine.yaml").write_text(mine)
+    (tmp_path / "lab" / "wide.yaml").write_text("base: mine.yaml\nunits: {analog: {rows: 128}}\n")
+    (tmp_path / "outer.yaml").write_text("base: lab/wide.yaml\n")
+    device = load_chip(tmp_path / "outer.yaml").units["analog"].cell.device["mlc"]
+    assert [level.sd for level in device.levels] == [0.2e-6, 1e-6]
+    assert device == load_chip(tmp_path / "lab" / "mine.yaml").units["analog"].cell.device["slc"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, r"levels: .*cells.csv: No such file.*give a CSV file with the columns target, mean, sd"),
+        ("target,mean,sd\n0,0,0\n25,25,1\n", "25 S is no conductance of a cell: 25 uS is 25.0e-6"),
+        ("target,mean,sd\n1e-6,0,0\n1e-6,1e-6,0\n", "levels must rise by target, not 1e-06, 1e-06 S"),
+        ("target;mean;sd\n0;0;0\n", "levels.0.target is missing"),
+        ("target,mean,sd\n0,0,0\n1e-6,x,0\n", "levels.1.mean = 'x' is not allowed"),
+    ],
+)
+def test_tables_that_do_not_fit(table: str | None, message: str, tmp_path: Path) -> None:
+    if table is not None:
+        (tmp_path / "cells.csv").write_text(table)
+    mine = "base: hyflexpim\nunits: {analog: {cell: {device: {kind: measured, levels: cells.csv}}}}\n"
+    (tmp_path / "mine.yaml").write_text(mine)
+    with pytest.raises(ChipError, match=message):
+        load_chip(tmp_path / "mine.yaml")

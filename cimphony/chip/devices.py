@@ -4,9 +4,10 @@ Levels run from 0 to the top level of a cell (2^bits - 1); level 0 is the lowest
 noise at three moments: programming (once per write), drift (with age), read (every read).
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from cimphony.chip.part import Fraction, NonNegative, Part, Positive
 
@@ -97,4 +98,56 @@ class LogLinearDevice(Part):
         return self
 
 
-Device = Annotated[IdealDevice | GaussianDevice | PcmDevice | RramDevice | LogLinearDevice, Field(discriminator="kind")]
+def _in_siemens(conductance: float) -> float:
+    if conductance > 0.01:
+        raise ValueError(f"{conductance:g} S is no conductance of a cell: 25 uS is 25.0e-6")
+    return conductance
+
+
+Siemens = Annotated[float, Field(ge=0), AfterValidator(_in_siemens)]
+
+
+class MeasuredLevel(Part):
+    """What cells meant to hold one conductance were measured to hold."""
+
+    target: Siemens = Field(description="conductance that was asked for [S]")
+    mean: Siemens = Field(description="mean over cells after programming [S]")
+    sd: Siemens = Field(description="standard deviation over cells after programming [S]")
+    read: Siemens = Field(0.0, description="standard deviation of one cell over reads [S]")
+
+
+class PowerLawDrift(Part):
+    """Conductance above the lowest level falls as (t / since)^-nu, nu drawn once for each cell."""
+
+    exponent: float = Field(description="mean of nu")
+    spread: NonNegative = Field(0.0, description="standard deviation of nu over cells")
+    since: Positive = Field(1.0, description="time after programming at which the levels were measured [s]")
+
+
+class MeasuredDevice(Part):
+    """A device given by its measured levels; between them mean and spreads are interpolated linearly.
+
+    The lowest target is level 0, the highest is the top level, whatever number of bits a cell holds.
+    """
+
+    kind: Literal["measured"] = "measured"
+    levels: tuple[MeasuredLevel, ...] = Field(
+        min_length=2, description="by rising target; in a chip file also the name of a CSV file with these columns"
+    )
+    programming: NonNegative = Field(1.0, description="scale of (mean - target) and sd, 1 as measured")
+    drift: PowerLawDrift | None = Field(None, description="what age does; none: nothing")
+    read: NonNegative = Field(1.0, description="scale of the read noise, 1 as measured")
+    stuck: Stuck | None = Field(None, description="stuck cells; none: every cell can be programmed")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        targets = [level.target for level in self.levels]
+        if any(after <= before for before, after in pairwise(targets)):
+            raise ValueError(f"levels must rise by target, not {', '.join(f'{one:g}' for one in targets)} S")
+        return self
+
+
+Device = Annotated[
+    IdealDevice | GaussianDevice | PcmDevice | RramDevice | LogLinearDevice | MeasuredDevice,
+    Field(discriminator="kind"),
+]

@@ -1,5 +1,6 @@
 """Named chips and chip files: YAML in, a validated chip out."""
 
+import csv
 import difflib
 from functools import cache
 from importlib.resources import files
@@ -76,6 +77,7 @@ def _parse(text: str, name: str) -> dict[str, Any]:
 
 
 def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -> dict[str, Any]:
+    data = _tables(data, folder or Path())
     base = data.pop("base", None)
     if base is None:
         return data
@@ -85,10 +87,33 @@ def _resolve(data: dict[str, Any], folder: Path | None, seen: tuple[str, ...]) -
         parent = _parse((_PRESETS / f"{base}.yaml").read_text(encoding="utf-8"), base)
     else:
         parent = _read((folder or Path()) / str(base), "base: ")
+        folder = ((folder or Path()) / str(base)).parent
     whole = build_chip(_resolve(parent, folder, (*seen, str(base)))).model_dump()
     merged = _merge(whole, data)
     keep_conditions(whole, merged, leaf_paths(data))
     return merged
+
+
+def _tables(value: Any, folder: Path) -> Any:
+    """The same content with the rows of CSV files where `levels` of a measured device names one."""
+    if not isinstance(value, dict):
+        return value
+    fields = {key: _tables(one, folder) for key, one in cast(dict[str, Any], value).items()}
+    if isinstance(fields.get("levels"), str):
+        fields["levels"] = _rows(folder / fields["levels"])
+    return fields
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ChipError(
+            f"levels: {path}: {why}; give a CSV file with the columns target, mean, sd and perhaps read, in siemens"
+        ) from None
+    table = csv.DictReader((line for line in lines if line.strip() and not line.startswith("#")), skipinitialspace=True)
+    return [{str(name).strip(): cell for name, cell in row.items()} for row in table]
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cimphony.chip import Device, GaussianDevice, IdealDevice, LogLinearDevice, PcmDevice, RramDevice, Stuck
-from cimphony.devices import gaussian, ideal, log_linear, pcm, rram
+from cimphony.chip import (
+    Device,
+    GaussianDevice,
+    IdealDevice,
+    LogLinearDevice,
+    MeasuredDevice,
+    PcmDevice,
+    RramDevice,
+    Stuck,
+)
+from cimphony.devices import gaussian, ideal, log_linear, measured, pcm, rram
 from cimphony.random import NORMAL_BITS, Stream
 
 Normal = Callable[[str], Tensor]  # purpose -> standard normal numbers, one for each cell
@@ -28,6 +37,7 @@ _TECHNOLOGIES: dict[type, Technology] = {
     PcmDevice: pcm,  # type: ignore[dict-item]
     RramDevice: rram,  # type: ignore[dict-item]
     LogLinearDevice: log_linear,  # type: ignore[dict-item]
+    MeasuredDevice: measured,  # type: ignore[dict-item]
 }
 
 

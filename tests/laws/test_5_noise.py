@@ -6,7 +6,18 @@ import pytest
 import torch
 
 import cimphony as cim
-from cimphony.chip import Device, GaussianDevice, LogLinearDevice, PcmDevice, RramDevice, Stuck, load_chip
+from cimphony.chip import (
+    Device,
+    GaussianDevice,
+    LogLinearDevice,
+    MeasuredDevice,
+    MeasuredLevel,
+    PcmDevice,
+    PowerLawDrift,
+    RramDevice,
+    Stuck,
+    load_chip,
+)
 from cimphony.devices import hold
 
 CELLS = 400_000
@@ -60,6 +71,33 @@ def test_pcm_read_noise(x: float) -> None:
     q = min(0.0088 / x**0.65, 0.2)
     expected = state.levels * q * math.sqrt(math.log((3620 + 250e-9) / (2 * 250e-9)))
     torch.testing.assert_close(state.read_sd, expected, rtol=1e-9, atol=0)
+
+
+MEASURED = MeasuredDevice(
+    levels=(
+        MeasuredLevel(target=2e-6, mean=2.5e-6, sd=0.2e-6, read=0.1e-6),
+        MeasuredLevel(target=10e-6, mean=10e-6, sd=1e-6, read=0.2e-6),
+        MeasuredLevel(target=32e-6, mean=31e-6, sd=0.6e-6, read=0.6e-6),
+    ),
+    drift=PowerLawDrift(exponent=0.05, spread=0.01, since=10.0),
+)
+
+
+@pytest.mark.parametrize(("level", "mean", "sd"), [(0, 2.5, 0.2), (4, 10, 1.0), (15, 31, 0.6), (2, 6.25, 0.6)])
+def test_measured_levels(level: float, mean: float, sd: float) -> None:
+    """Level 0 is the lowest target, 2 uS here, a level is 2 uS; level 2 is halfway between two measured ones."""
+    assert_normal(held(MEASURED, level, top=15) * 2 + 2, mean, sd)
+    assert_normal(held(MEASURED, level, top=15, seconds=10.0) * 2 + 2, mean, sd)
+
+
+def test_measured_drift_and_reads() -> None:
+    quiet = MEASURED.model_copy(update={"programming": 0.0})
+    nu = -torch.log(held(quiet, 4.0, top=15, seconds=1000.0) / 4) / math.log(100)
+    assert_normal(nu, 0.05, 0.01)
+    targets = torch.tensor([0.0, 4.0, 15.0], dtype=torch.float64)
+    sd = hold(quiet, targets, 15, seed=0, name="layer", start=0, seconds=0.0).read_sd
+    assert sd is not None
+    torch.testing.assert_close(sd, torch.tensor([0.05, 0.1, 0.3], dtype=torch.float64))
 
 
 PUBLISHED = {  # spread in uS at x = .25, .5, .75, 1 for g_max 40 uS, printed to two decimals

@@ -16,7 +16,7 @@ from tests.conftest import CONVERTERS, DEVICES, ENCODINGS, unit
 
 DAY = 86_400.0
 KINDS = get_args(get_args(Device)[0])
-NO_ERROR = {"kind", "g_min", "g_max", "scale"}  # scale: of errors that have fields of their own
+NO_ERROR = {"kind", "g_min", "g_max", "scale", "levels"}  # scale, levels: of errors with fields of their own
 READS = [(one, adc) for one in ENCODINGS for adc in CONVERTERS if one != "signed-digits" or adc == "none"]
 INPUTS = torch.randn(6, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
