@@ -34,7 +34,7 @@ def age(
     return levels * torch.exp(-nu * math.log(seconds / drift.since))
 
 
-def read_sd(device: MeasuredDevice, levels: Tensor, top: int, seconds: float) -> Tensor | None:
+def read_sd(device: MeasuredDevice, levels: Tensor, written: Tensor, top: int, seconds: float) -> Tensor | None:
     """The measured spread of reads at the conductance that the cell holds."""
     if device.read == 0 or not any(level.read for level in device.levels):
         return None
