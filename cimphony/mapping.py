@@ -273,11 +273,10 @@ def place(workload: Workload, chip: Chip, chips: int | None = None) -> Placement
     """
     workload, own = settle(workload, chip), chip.adapter_unit
     base = _place_on(workload, chip, "static_matmul", chips)
-    if own is None or not isinstance(chip.units[own], CrossbarUnit):
+    adapted = any(True for _ in workload.select("adapter"))
+    if own is None or not adapted or not isinstance(chip.units[own], CrossbarUnit):
         return base
     adapters = _place_on(workload, chip, "adapter", chips)
-    if not adapters.blocks:
-        return base
     most = max(base.chips, adapters.chips)
     base, adapters = (
         one if one.chips == most else _place_on(workload, chip, kind, most)

@@ -71,7 +71,8 @@ class Draft:
     def __init__(
         self, kind: Any, title: str, path: str | Path | None, *, may_grow: Collection[str] = (), **fields: Any
     ) -> None:
-        self.record = new_record(kind, title, **json.loads(json.dumps(fields, default=str)))  # as it is read back
+        as_read_back = json.loads(json.dumps(fields, default=str))
+        self.record = new_record(kind, title, complete=False, **as_read_back)
         self._path, self._begun = path, time.perf_counter()
         if path is not None and Path(path).exists():
             old = read_record(path)
@@ -80,7 +81,7 @@ class Draft:
                     f"record {str(path)!r} is of another run: {field} was {was!r}, now it is {now!r}. "
                     "Give another record_path (command line: --out), or remove the file to start anew"
                 )
-            kept = old.model_dump(include={"created", "duration", "layers", "results", "assumptions"})
+            kept = old.model_dump(include={"created", "duration", "layers", "results", "assumptions", "complete"})
             self.record = self.record.model_copy(update=kept)
         self._before = self.record.duration
 

@@ -8,7 +8,6 @@ reference, without the held-out topics) and is measured on the held-out text. Th
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from cimphony.chip import Chip
 from cimphony.methods.gain_cell_adaptation import adapt_, linearise_, tune_
 from cimphony.nn import attention_layers
 from cimphony.nn.architectures import resolve
-from cimphony.record import new_record, read_record, write_record
+from cimphony.record import Draft
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT.parent / "scripts"))
@@ -53,23 +52,24 @@ class Study:
     """Variants one after another; what is finished is kept in the record."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        self.work, self.out, self.steps, self.tuned = arguments.work, arguments.out, arguments.steps, arguments.tuned
+        self.work, self.steps, self.tuned = arguments.work, arguments.steps, arguments.tuned
         self.only: list[str] | None = arguments.only
         training, held_out = train_demo.load_text()
         self.training, self.text = train_demo.as_ids(training), cim.load_text("demo")
         assert bytes(self.text.tolist()) == held_out, "another Python's reference: the held-out text differs"
-        self.settings = {
+        settings = {
             "model": "demo", "window": WINDOW, "batch": [BATCH, WINDOW], "lr": LR, "steps": self.steps,
             "of which after adaptation": self.tuned, "dropout": 0, "seed": 0,
             "text": "pydoc_data.topics without the held-out topics; measured on the held-out ones",
         }  # fmt: skip
-        self.began = time.perf_counter()
-        self.before = 0.0
-        self.results: dict[str, Any] = {}
-        if self.out.is_file():
-            record = read_record(self.out)
-            if not record.complete and record.settings == self.settings:
-                self.results, self.before = record.results, record.duration
+        self.draft = Draft(
+            "study", "Gain-cell attention on the embedded model", arguments.out, settings=settings,
+            chip=chip().model_dump(mode="json"),
+            assumptions=[
+                "leakage: the same share of a window as the paper's, exp(-0.16) for the oldest token",
+                "bit widths and leakage are varied after training, without training again",
+            ],
+        )  # fmt: skip
 
     def batches(self, step: int) -> dict[str, torch.Tensor]:
         """Windows of the training text, by step alone."""
@@ -91,22 +91,9 @@ class Study:
         """Measure what the record lacks, and write it down."""
         if self.only and name not in self.only:
             return
-        if name not in self.results:
-            self.results[name] = measure()
-            self.write(complete=False)
-        print(name, self.results[name], flush=True)
-
-    def write(self, complete: bool) -> None:
-        record = new_record(
-            "study", "Gain-cell attention on the embedded model", settings=self.settings, results=self.results,
-            chip=chip().model_dump(mode="json"), complete=complete,
-            duration=self.before + time.perf_counter() - self.began,
-            assumptions=[
-                "leakage: the same share of a window as the paper's, exp(-0.16) for the oldest token",
-                "bit widths and leakage are varied after training, without training again",
-            ],
-        )  # fmt: skip
-        write_record(record, self.out)
+        if name not in self.draft.results:
+            self.draft.save(**{name: measure()})
+        print(name, self.draft.results[name], flush=True)
 
     # variants
 
@@ -229,7 +216,7 @@ class Study:
         self.once("levels", self.levels)
         self.once("leakage", self.leakage)
         self.once("noise", self.noise)
-        self.write(complete=True)
+        self.draft.save(complete=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from cimphony.nn.layers import AnalogLayer, place_ranks
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.papers.hyflexpim_accuracy import NOISE, chip
 from cimphony.papers.hyflexpim_studies import STAGES, Glue, Study
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft, Record
 
 LAYERS = ("0.attention.self.query", "1.attention.self.key", "2.attention.self.value", "3.attention.output.dense",
           "4.intermediate.dense", "5.output.dense")  # fmt: skip
@@ -72,17 +72,20 @@ def place(pair: FusedLowRank, in_mlc: int | None, seed: int) -> None:
         cast("AnalogLayer", side).program(seed=seed)
 
 
-def measure(study: Study, path: Path, minutes: float) -> Record:
-    """Points go into the record one by one."""
-    stop = time.monotonic() + 60 * minutes
+def drafted(study: Study, path: Path) -> Draft:
     settings = study.settings() | {"chip": "hyflexpim", "noise": {NOISE_NAME: NOISE[NOISE_NAME]}}
     settings |= {"variant": VARIANT, "chips": CHIPS}
+    return Draft("study", f"Ranks one at a time in MLC: {study.task.name}", path, settings=settings)
+
+
+def measure(study: Study, draft: Draft, minutes: float) -> Record:
+    """Points go into the record one by one."""
+    stop = time.monotonic() + 60 * minutes
     model = copy.deepcopy(study.models[STAGES[2]])
     named = {name: part for name, part in model.named_modules() if isinstance(part, FusedLowRank)}
     against = {name: round(spearman(one.gradient.numpy(), one.sigma.abs().numpy()), 3) for name, one in named.items()}
-    title, empty = f"Ranks one at a time in MLC: {study.task.name}", {"gradient_against_sigma": against, "points": []}
-    record = read_record(path) if path.exists() else new_record("study", title, settings=settings, results=empty)
-    points: list[dict[str, Any]] = list(record.results["points"])
+    draft.save(gradient_against_sigma=against)
+    points: list[dict[str, Any]] = draft.results.setdefault("points", [])
     pairs = {name: part for name, part in named.items() if name.endswith(LAYERS)}
     found = {name: scores(pair, activity) for (name, pair), activity in zip(
         pairs.items(), activities(model, pairs, study.task.training(0)[:4]).values(), strict=True)}  # fmt: skip
@@ -106,14 +109,14 @@ def measure(study: Study, path: Path, minutes: float) -> Record:
             lost = [float(F.cross_entropy(one, labels) - F.cross_entropy(quiet, labels)) for one in made]
             own = {score: float(values[rank]) for score, values in found[name].items()}
             points.append({"layer": name, "rank": rank, **own, "moved": moved, "loss": lost})
-            record = _write(record, points, path, complete=False)
+            draft.save(correlation=correlations(points))
             if time.monotonic() > stop:
-                return record
+                return draft.record
         place(pair, None, 0)
-    return _write(record, points, path, complete=True)
+    return draft.save(complete=True)
 
 
-def outliers(study: Study, record: Record, path: Path) -> Record:
+def outliers(study: Study, draft: Draft) -> Record:
     """Ranks of outlying activity: where every score places them, and the metric with 50 % in SLC, them among it.
 
     The same without them is in the record of papers/hyflexpim_accuracy.py.
@@ -141,16 +144,7 @@ def outliers(study: Study, record: Record, path: Path) -> Record:
                 place_ranks(pair, importance, 0.5)
             value = study.task.judge(study.task.outputs(program_(model, seed=seed)))
             found.setdefault(f"{way}, and these ranks in SLC", []).append(value)
-    record = record.model_copy(update={"results": record.results | {"outliers": rows, "with outliers kept": found}})
-    write_record(record, path)
-    return record
-
-
-def _write(record: Record, points: list[dict[str, Any]], path: Path, *, complete: bool) -> Record:
-    results = record.results | {"points": points, "correlation": correlations(points)}
-    written = record.model_copy(update={"results": results, "complete": complete})
-    write_record(written, path)
-    return written
+    return draft.save(complete=draft.record.complete, **{"outliers": rows, "with outliers kept": found})
 
 
 def correlations(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -183,8 +177,9 @@ def main() -> None:
     task = Glue(arguments.model, arguments.data, arguments.task, train=train, dev=arguments.batches)
     study = Study(task, arguments.work, epochs=epochs, lr=lr)
     path = Path(__file__).parent / "results" / f"hyflexpim-ranks-{arguments.task.lower()}.json"
-    record = outliers(study, read_record(path), path) if arguments.outliers else measure(study, path, arguments.minutes)
-    print(f"{path}: {len(record.results['points'])} ranks, {'complete' if record.complete else 'stopped'}")
+    draft = drafted(study, path)
+    record = outliers(study, draft) if arguments.outliers else measure(study, draft, arguments.minutes)
+    print(f"{path}: {len(record.results.get('points', ()))} ranks, {'complete' if record.complete else 'stopped'}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ follows from them: docs/reasoning.md.
 """
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from cimphony.evaluate import evaluate_chips
 from cimphony.evaluate.generation import answer, calibration
 from cimphony.evaluate.sensitivities import sensitivity
 from cimphony.evaluate.tasks import Question, Task
-from cimphony.record import Record, new_record, read_record, write_record
+from cimphony.record import Draft
 
 ROOT = Path(__file__).resolve().parent
 STATES, OPERATIONS, DEPTH = "abcdefgh", "PQ", 6
@@ -232,45 +231,33 @@ class Study:
     """One set of models; what is finished is kept in its record."""
 
     def __init__(self, kind: str, work: Path, out: Path, minutes: float) -> None:
-        self.kind, self.work, self.path = kind, work, out / f"llm-reasoning-{kind}.json"
+        self.kind, self.work, path = kind, work, out / f"llm-reasoning-{kind}.json"
         self.began, self.end = time.perf_counter(), time.perf_counter() + 60 * minutes
-        self.settings: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "models": MODELS, "chips": CHIPS, "steps": STEPS, "rate": RATE, "questions": HELD_OUT, "depth": DEPTH,
             "shares of formats without and with demonstrations": SHARES[kind], "formats": FORMATS,
             "placements": PLACEMENTS, "sigma": "of the largest weight of a tensor", "digital": ["lm_head"],
             "decoding": "greedy", "max_new_tokens": questions(None).max_new_tokens,
         }  # fmt: skip
-        self.results: dict[str, Any] = {"cases": {}, "sensitivity": {}}
-        self.before = 0.0
-        if self.path.is_file():
-            old = read_record(self.path)
-            if old.settings != json.loads(json.dumps(self.settings)):
-                raise SystemExit(f"{self.path} is of other settings; give another --out, or remove it to start anew")
-            self.results, self.before = old.results, old.duration
-
-    def write(self, complete: bool) -> Record:
-        record = new_record(
-            "study", f"Reasoning on noisy weights, models of set {self.kind}",
-            settings=self.settings, results=self.results, complete=complete,
-            duration=self.before + time.perf_counter() - self.began,
+        self.draft = Draft(
+            "study", f"Reasoning on noisy weights, models of set {kind}", path,
+            settings=settings, results={"cases": {}, "sensitivity": {}},
             assumptions=[
                 "models of three layers, trained here on one synthetic task; nothing in them is a large language model",
                 "terse demonstrations shorten outputs because such pairs were trained",
                 "a case's chips share their draws of noise with those of every other case of its chip and model",
             ],
         )  # fmt: skip
-        write_record(record, self.path)
-        return record
 
     def once(self, table: str, model: int, name: str, measure: Callable[[], Any]) -> None:
         """Measure what the record lacks, and write it down."""
-        held = self.results[table].setdefault(str(model), {})
+        held = self.draft.results[table].setdefault(str(model), {})
         if name in held:
             return
         if time.perf_counter() > self.end:
-            raise SystemExit(f"time is up; {self.path} keeps what is finished")
+            raise SystemExit("time is up; the record keeps what is finished")
         held[name] = measure()
-        self.write(complete=False)
+        self.draft.save()
         print(f"{self.kind} {model}, {name}: {time.perf_counter() - self.began:.0f} s", flush=True)
 
     def net(self, model: int) -> Any:
@@ -314,7 +301,7 @@ class Study:
                 for model, net in enumerate(nets):
                     self.once("sensitivity", model, ask, lambda n=net, a=ask: self.rank(n, a))
             self.measure(nets, others)
-        self.write(complete=True)
+        self.draft.save(complete=True)
 
     def measure(self, nets: list[Any], cases: dict[str, tuple[tuple[str, ...], Chip, float]]) -> None:
         for name, (asks, chip, age) in cases.items():

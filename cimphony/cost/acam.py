@@ -101,9 +101,7 @@ def score_row(operations: tuple[Operation, ...], at: int) -> int:
 
 def spare_arrays(unit: AcamUnit, chip: Chip, placement: Placement) -> float:
     """Arrays of all chips that can hold the identity: those without weights, or all of a unit for this alone."""
-    arrays = chip.units[unit.arrays]
-    assert isinstance(arrays, CrossbarUnit)
-    have = float(math.prod(arrays.count.values()) * placement.chips)
+    have = float(math.prod(chip.unit(unit.arrays, CrossbarUnit).count.values()) * placement.chips)
     if unit.arrays == placement.unit:
         have -= placement.arrays
     return have
@@ -111,9 +109,8 @@ def spare_arrays(unit: AcamUnit, chip: Chip, placement: Placement) -> float:
 
 def acam_said(name: str, unit: AcamUnit, chip: Chip, placement: Placement, fused: int) -> list[str]:
     """What a report must say about this unit."""
-    have, arrays = spare_arrays(unit, chip, placement), chip.units[unit.arrays]
-    assert isinstance(arrays, CrossbarUnit)
-    assert arrays.acam is not None
+    have, acam = spare_arrays(unit, chip, placement), chip.unit(unit.arrays, CrossbarUnit).acam
+    assert acam is not None
     sums = {
         "analog": "sums over blocks of rows meet in one ACAM without loss, time or energy, on whichever tiles they are",
         "digital": "every block of rows is converted, its codes are added digitally",
@@ -124,6 +121,6 @@ def acam_said(name: str, unit: AcamUnit, chip: Chip, placement: Placement, fused
         "whatever function is asked for; digital additions keep up with them",
         f"{name}: {unit.traffic:g} numbers move between memory and arrays for every product of two{limit}; logs of "
         "earlier tokens are kept",
-        f"{unit.arrays}: partial sums {arrays.acam.partial_sums}: {sums[arrays.acam.partial_sums]}",
+        f"{unit.arrays}: partial sums {acam.partial_sums}: {sums[acam.partial_sums]}",
     ]
     return said + ([f"{name}: {fused} activations are what a product's ACAMs convert to, at no cost"] if fused else [])

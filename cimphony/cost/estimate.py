@@ -18,7 +18,7 @@ from cimphony.cost.acam import acam_said, is_fused, on_acam, score_row, spare_ar
 from cimphony.cost.crossbar import activation_bytes, on_crossbar, partial_bytes, pass_time
 from cimphony.cost.gain_cell import said_of
 from cimphony.cost.pricing import Priced, Prices, price, total
-from cimphony.cost.report import Amounts, CostReport, Entry
+from cimphony.cost.report import CostReport, Entry
 from cimphony.cost.schedule import Times, in_chain, passes, spread, static_times
 from cimphony.cost.work import Job, job_on, unit_instances
 from cimphony.mapping import BlockPlacement, Placement, place, place_layer, settle
@@ -72,15 +72,12 @@ class _Estimate:
             interval = sum(entry.latency for entry in self.entries) / self.placement.chips
         parts = [part for parts in self.prices.units.values() for part in parts]
         chips = self.placement.chips
-        amounts = Amounts(
-            interval,
-            {part.name: part.area * chips for part in parts if part.area},
-            {part.name: part.leakage * chips for part in parts if part.leakage} | self._idle(),
-        )
+        areas = {part.name: part.area * chips for part in parts if part.area}
+        leakage = {part.name: part.leakage * chips for part in parts if part.leakage} | self._idle()
         work = self.workload
         return CostReport(
-            work.model, self.chip.name, work.batch, work.new_tokens or work.prompt, tuple(self.entries), amounts,
-            self.placement, self._assumptions(interval),
+            work.model, self.chip.name, work.batch, work.new_tokens or work.prompt, interval, tuple(self.entries),
+            areas, leakage, self.placement, self._assumptions(),
         )  # fmt: skip
 
     # blocks in a pipeline, each with its share of the chips
@@ -239,7 +236,7 @@ class _Estimate:
         tally[0] += len(block.names)
         tally[1] += (operation.macs or operation.elements * operation.repeat) * len(block.names)
 
-    def _assumptions(self, interval: float) -> list[str]:
+    def _assumptions(self) -> list[str]:
         said = [*self.chip.notes, *self.prices.assumptions]
         if not any(part.actions for parts in self.prices.units.values() for part in parts) and not self._gpus():
             said.append("the description has no prices: energy is zero, only times and counts mean something")

@@ -28,15 +28,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Amounts:
-    """What does not belong to one operation."""
-
-    interval: float  # s between results
-    areas: dict[str, float]  # m2 by component, all chips
-    leakage: dict[str, float]  # W by component, all chips
-
-
-@dataclass(frozen=True)
 class CostReport:
     """Energy, time and area of one request (the whole batch). SI units: J, s, m2, W."""
 
@@ -44,8 +35,10 @@ class CostReport:
     chip: str
     batch: int
     tokens: int  # generated in one request; of the prompt where nothing is generated
+    interval: float  # s between the results of a steady stream of requests
     entries: tuple[Entry, ...] = field(repr=False)
-    amounts: Amounts = field(repr=False)
+    areas: dict[str, float] = field(repr=False)  # m2 by component, all chips
+    leakage: dict[str, float] = field(repr=False)  # W by component, all chips
     placement: Placement = field(repr=False)
     assumptions: list[str] = field(default_factory=list[str])
 
@@ -62,7 +55,7 @@ class CostReport:
     @cached_property
     def static_energy(self) -> float:
         """Leakage and idle power of all chips over the interval between two results [J]."""
-        return math.fsum(power * self.interval for power in self.amounts.leakage.values())
+        return math.fsum(power * self.interval for power in self.leakage.values())
 
     @property
     def energy(self) -> float:
@@ -73,11 +66,6 @@ class CostReport:
     def latency(self) -> float:
         """Time of one request on an idle system [s]."""
         return math.fsum(entry.latency for entry in self.entries)
-
-    @property
-    def interval(self) -> float:
-        """Time between the results of a steady stream of requests [s]."""
-        return self.amounts.interval
 
     @property
     def throughput(self) -> float:
@@ -103,7 +91,7 @@ class CostReport:
     @cached_property
     def area(self) -> float:
         """Silicon of all chips used, as far as the description gives it [m2]."""
-        return math.fsum(self.amounts.areas.values())
+        return math.fsum(self.areas.values())
 
     def by(self, view: View) -> list[dict[str, Any]]:
         """One row per component, layer, phase or operation; the columns sum to the totals.
@@ -150,19 +138,19 @@ class CostReport:
         return json.dumps(self.to_dict(), indent=1)
 
     def _by_component(self) -> list[dict[str, Any]]:
-        names = dict.fromkeys([*self.amounts.areas, *self.amounts.leakage])
+        names = dict.fromkeys([*self.areas, *self.leakage])
         names |= dict.fromkeys(entry.component for entry in self.entries if entry.energy)
         spent = dict.fromkeys(names, 0.0)
         for entry in self.entries:
             if entry.energy:
                 spent[entry.component] += entry.energy
-        static = {name: self.amounts.leakage.get(name, 0.0) * self.interval for name in names}
+        static = {name: self.leakage.get(name, 0.0) * self.interval for name in names}
         rows = [
             {
                 "component": name,
                 "energy": spent[name] + static[name],
                 "static_energy": static[name],
-                "area": self.amounts.areas.get(name, 0.0),
+                "area": self.areas.get(name, 0.0),
             }
             for name in names
         ]

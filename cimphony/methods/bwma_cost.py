@@ -41,7 +41,7 @@ def cost_of_bits(workload: Workload, chips: Sequence[Chip], bits: Sequence[int] 
     for chip in chips:
         for count in bits:
             report = estimate(workload, chip.replace({"units.analog.input.bits": count}))
-            area = math.fsum(report.amounts.areas.values()) * report.placement.utilisation
+            area = report.area * report.placement.utilisation
             parts = {str(row["component"]): row["energy"] for row in report.by("component") if row["energy"]}
             row = {"chip": chip.name, "bits": count, "energy": report.dynamic_energy, "latency": report.latency}
             rows.append(row | {"area": area, "energy_by_component": parts})

@@ -118,12 +118,10 @@ class AcamAttention(nn.Module):
 
     def __init__(self, chip: Chip, unit_name: str, layer: str, *, heads: int, size: int, **_: int) -> None:
         super().__init__()
-        unit = chip.units[unit_name]
-        assert isinstance(unit, AcamUnit)
-        arrays = chip.units[unit.arrays]
-        assert isinstance(arrays, CrossbarUnit)
-        assert arrays.acam is not None
-        self.chip, self.unit_name, self.layer, self.unit, self.acam = chip, unit_name, layer, unit, arrays.acam
+        unit = chip.unit(unit_name, AcamUnit)
+        acam = chip.unit(unit.arrays, CrossbarUnit).acam
+        assert acam is not None
+        self.chip, self.unit_name, self.layer, self.unit, self.acam = chip, unit_name, layer, unit, acam
         self.heads, self.size, self.seed = heads, size, 0
         self.in_softmax = isinstance(chip.unit_for("softmax"), AcamUnit)
         self.register_buffer("largest", torch.zeros(len(_SEEN)))  # part of the state dict

@@ -216,8 +216,7 @@ def _check_redundancy(chosen: dict[str, nn.Module], chip: Chip) -> None:
 def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit_name: str, chips: int | None) -> None:
     if chips is None or not chosen:
         return
-    unit, arrays = chip.units[unit_name], 0
-    assert isinstance(unit, CrossbarUnit)
+    unit, arrays = chip.unit(unit_name, CrossbarUnit), 0
     for path, module in chosen.items():
         rows, outputs, groups = matrix_shape(module)
         arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path, unit_name)).arrays

@@ -24,8 +24,7 @@ class DigitalAttention(nn.Module):
 
     def __init__(self, chip: Chip, unit_name: str, layer: str, *, heads: int, size: int, **_: int) -> None:
         super().__init__()
-        unit, special = chip.units[unit_name], chip.unit_for("softmax")
-        assert isinstance(unit, NorPimUnit)
+        unit, special = chip.unit(unit_name, NorPimUnit), chip.unit_for("softmax")
         assert unit.attention is not None
         self.chip, self.unit_name, self.layer, self.unit, self.operands = chip, unit_name, layer, unit, unit.attention
         self.rounds_to_half = isinstance(special, SpecialFunctionUnit) and special.bits == 16

@@ -86,8 +86,7 @@ class GainCellAttention(nn.Module):
 
     def use(self, chip: Chip, unit_name: str) -> None:
         """Take the arrays of this chip; the scalers keep what they learned."""
-        unit = chip.units[unit_name]
-        assert isinstance(unit, GainCellAttentionUnit)
+        unit = chip.unit(unit_name, GainCellAttentionUnit)
         if self.size > unit.array:
             raise CapacityError(
                 f"layer {self.layer}: heads of size {self.size} do not fit the {unit.array} x {unit.array} arrays of "

@@ -1,16 +1,13 @@
 """The memory of gain-cell attention between tokens: a ring of columns, as a cache that transformers' generate takes."""
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from cimphony.errors import DataError, StateError
-
-if TYPE_CHECKING:
-    from cimphony.nn.gain_cell import GainCellAttention
 
 
 class RingLayer(CacheLayerMixin):
@@ -21,9 +18,9 @@ class RingLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, attention: "GainCellAttention") -> None:
+    def __init__(self, attention: nn.Module) -> None:
         super().__init__()
-        self._attention = weakref.ref(attention)
+        self._attention: weakref.ref[Any] = weakref.ref(attention)
         self.count = 0  # tokens written so far; modulo the window it is the write pointer
         self.time: Tensor | None = None  # [column], -1: never written
         self.valid: Tensor | None = None  # bool [batch, column]

@@ -43,12 +43,9 @@ class Tiles:
 
     def use(self, chip: Chip) -> None:
         """Take the unit of this chip; cells are written anew by the next programming."""
-        unit = chip.units[self.unit_name]
-        assert isinstance(unit, CrossbarUnit)
-        self.chip, self.unit = chip, unit
-        self.redundancy = chip.redundancy_of(
-            self.layer.partition("[")[0], self.unit_name
-        )  # groups of a convolution alike
+        self.chip, self.unit = chip, chip.unit(self.unit_name, CrossbarUnit)
+        layer = self.layer.partition("[")[0]  # groups of a convolution alike
+        self.redundancy = chip.redundancy_of(layer, self.unit_name)
 
     def assign(self, assignment: Assignment) -> None:
         """Choose cell modes; cells are written anew by the next programming."""

@@ -20,7 +20,7 @@ from cimphony.methods.gradient_redistribution import Selection, assign_, gradien
 from cimphony.nn import age_, calibrate, convert_, program_
 from cimphony.nn.low_rank import FusedLowRank, LowRankLinear
 from cimphony.papers.hyflexpim_studies import STAGES, Study
-from cimphony.record import Draft, Record, read_record
+from cimphony.record import Draft, Record
 
 # readings of the device noise; every result names its own
 NOISE: dict[str, dict[str, Any]] = {
@@ -167,12 +167,12 @@ def _low_rank(model: nn.Module) -> list[LowRankLinear | FusedLowRank]:
 
 
 def add_gradient_shares(study: Study, path: Path) -> Record:
-    """Put the shares into an existing record, once."""
-    record = read_record(path)
-    if "gradient_shares" in record.results:
-        return record
+    """Put the shares into the record of a study, once."""
+    draft = _draft(study, path)
+    if "gradient_shares" in draft.results:
+        return draft.record
     shares = {
         stage: {top: [round(one, 4) for one in values] for top, values in tops.items()}
         for stage, tops in gradient_shares(study).items()
     }
-    return _draft(study, path).save(complete=record.complete, gradient_shares=shares)
+    return draft.save(complete=draft.record.complete, gradient_shares=shares)

@@ -22,7 +22,7 @@ from cimphony.cost.pricing import price, total
 from cimphony.cost.scaling import area_factor, energy_factor
 from cimphony.mapping import place
 from cimphony.nn.trace import trace
-from cimphony.papers.claims import Claim, claims_record, load_claims
+from cimphony.papers.claims import RECORDS, Claim, claims_record, figure, load_claims
 from cimphony.papers.transformers import BERT_BASE, LLAMA_1B, LLAMA_3B, Shape, prefill
 from cimphony.record import Record
 from cimphony.workload import Workload
@@ -34,7 +34,6 @@ HEADLINE = ("energy-gpu", "speed-gpu-1", "speed-gpu-batch", "energy-imc", "speed
 READING = {1: 0.58e-3, 128: 8.18e-3}
 READING_POWER = 400.0  # W, TDP of that A100
 _PARTS = ("crossbars", "dac", "acam", "input_buffer", "output_buffer", "gray_decode")
-_RECORDS = Path(__file__).parents[2] / "papers" / "results"  # of a checkout; an installed package has none
 
 
 def record(chip: str = CHIP) -> Record:
@@ -100,9 +99,7 @@ def _mean(ratios: list[float]) -> float:
 
 
 def _core(chip: str) -> CrossbarUnit:
-    unit = load_chip(chip).units["analog"]
-    assert isinstance(unit, CrossbarUnit)
-    return unit
+    return load_chip(chip).unit("analog", CrossbarUnit)
 
 
 def core_power(chip: str, of: str = CORE) -> float:
@@ -304,13 +301,14 @@ def _ratios(label: str, ours: Chip, gpu: Callable[[Workload], CostReport]) -> di
 
 
 def _figure(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    names = [row["assumption"] for row in rows]
-    series = [
-        {"name": name, "x": names, "y": [row[column] for row in rows]}
-        for column, name in (("energy", "energy, paper 28x"), ("speed", "throughput, paper 249x"))
-    ]
-    return {"figure": "sensitivity", "title": "BERT-Base against an H100 roofline, one assumption changed",
-            "x": "assumption", "y": "times better", "series": series, "published": []}  # fmt: skip
+    return figure(
+        "sensitivity", "BERT-Base against an H100 roofline, one assumption changed", ("assumption", "times better"),
+        [row["assumption"] for row in rows],
+        {
+            "energy, paper 28x": [row["energy"] for row in rows],
+            "throughput, paper 249x": [row["speed"] for row in rows],
+        },
+    )  # fmt: skip
 
 
 # claims
@@ -334,7 +332,7 @@ _OURS = "on our models and tasks, not the paper's, mean of five chips or more: p
 def recorded(folder: Path | None = None) -> Mapping[str, float]:
     """Claims that studies measured, the worst task's: `results.claims` of every nl_dpe*.json, {id: points lost}."""
     found: dict[str, float] = {}
-    for path in sorted((folder or _RECORDS).glob("nl_dpe*.json")):
+    for path in sorted((folder or RECORDS).glob("nl_dpe*.json")):
         results = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8"))).get("results", {})
         if isinstance(results.get("claims"), dict):
             for name, value in results["claims"].items():

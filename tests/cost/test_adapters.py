@@ -60,6 +60,8 @@ def test_the_base_costs_what_it_costs_alone_and_adapters_pay_for_themselves() ->
     four, eight = (estimate(cim.trace(adapted(rank), prompt=8, new_tokens=3), CHIP) for rank in (4, 8))
     assert energy(four, "rram") == pytest.approx(energy(alone, "rram"))
     assert energy(alone, "sram") == 0
+    spare = CHIP.replace({"units.sram.schedule.copies": "whole"})  # spare arrays without an adapter to copy
+    assert estimate(cim.trace(bare(), prompt=8, new_tokens=3), spare).energy == alone.energy
     cells = [energy(report, "sram.cell") for report in (four, eight)]
     inputs = (8 + 3) * 8  # tokens, bits
     weights = 2 * sum(64 * 4 + 4 * 64 if name != "down_proj" else 96 * 4 + 4 * 64 for name in TARGETS)

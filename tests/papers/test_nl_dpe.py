@@ -73,7 +73,7 @@ def test_sensitivity_changes_one_thing_at_a_time(record: Record, rows: dict[str,
 def test_records_of_studies_fill_claims_of_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nl_dpe_glue.json").write_text(json.dumps({"results": {"claims": {"naf-loss": 0.4}}}))
     (tmp_path / "nl_dpe_other.json").write_text(json.dumps({"results": {"claims": [{"id": "noise-loss"}]}}))
-    monkeypatch.setattr(nl_dpe, "_RECORDS", tmp_path)
+    monkeypatch.setattr(nl_dpe, "RECORDS", tmp_path)
     found = {one.id: one for one in nl_dpe.claims()}
     measure = found["naf-loss"].measure
     assert measure is not None
