@@ -13,6 +13,7 @@ from cimphony.chip.crossbar import (
     LinearLaw,
     SurveyLaw,
     TableLaw,
+    Wires,
 )
 from cimphony.chip.devices import (
     Device,
@@ -91,6 +92,7 @@ __all__ = [
     "ThresholdLaw",
     "Thresholds",
     "Unit",
+    "Wires",
     "build_chip",
     "check_chip",
     "chip_names",

@@ -139,7 +139,7 @@ class Chip(Part):
         return build_chip(data)
 
     def without(self, *non_idealities: str) -> "Chip":
-        """A new chip with some non-idealities off: programming, read, drift, stuck, converters."""
+        """A new chip with some non-idealities off: programming, read, drift, stuck, wires, converters."""
         return build_chip(switch_off(self.model_dump(), check_names(non_idealities)))
 
     def only(self, *non_idealities: str) -> "Chip":

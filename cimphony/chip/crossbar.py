@@ -215,6 +215,27 @@ class Schedule(Part):
     )
 
 
+class Wires(Part):
+    """Resistance of an array's metal: voltage is lost along rows and columns (IR drop).
+
+    Bit slices and the sides of a pair are taken to fill arrays of their own.
+    """
+
+    row: NonNegative = Field(0.0, description="of a row's wire from one cell to the next [ohm]")
+    column: NonNegative = Field(0.0, description="of a column's wire from one cell to the next [ohm]")
+    g_min: NonNegative | None = Field(
+        None, description="conductance of a cell at level 0 [S]; none: the device's own, or 0"
+    )
+    g_max: Positive | None = Field(
+        None, description="conductance of a cell at its top level [S]; none: the device's own"
+    )
+
+    def conductances(self, device: Device) -> tuple[float, float]:
+        """Lowest and highest of a cell [S]."""
+        low, high = getattr(device, "g_min", self.g_min), getattr(device, "g_max", self.g_max)
+        return low or 0.0, high or 0.0
+
+
 class CrossbarUnit(Part):
     """Arrays of memory cells that multiply stored weights with inputs on the rows."""
 
@@ -230,6 +251,7 @@ class CrossbarUnit(Part):
     fidelity: Literal["exact", "effective"] = Field(
         "exact", description="exact: every read is converted; effective: one product with the noisy weights"
     )
+    wires: Wires | None = Field(None, description="voltage lost along wires; none: wires are perfect")
     cycle: Positive = Field(100e-9, description="time of one array read with its conversions [s]")
     count: dict[str, Count] = Field(
         {"array": 1}, description="how the unit is nested, innermost first: arrays in a module, modules in a pu, ..."
@@ -250,6 +272,25 @@ class CrossbarUnit(Part):
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         check_components(self.components, CROSSBAR_ACTIONS, (*self.count, "row", "column", "adc", "chip"))
+        return self
+
+    @model_validator(mode="after")
+    def _check_wires(self) -> Self:
+        if self.wires is None:
+            return self
+        devices = self.cell.device.values()
+        bare = [device.kind for device in devices if not hasattr(device, "g_max")]
+        if bare and self.wires.g_max is None:
+            raise ValueError(
+                f"wires need conductances, a device of kind {bare[0]} has levels alone: give wires.g_max, that of a "
+                "cell's top level [S], or wires: null"
+            )
+        if not bare and (self.wires.g_min is not None or self.wires.g_max is not None):
+            kinds = ", ".join(sorted({device.kind for device in devices}))
+            raise ValueError(f"devices ({kinds}) have conductances of their own: leave out wires.g_min and wires.g_max")
+        for low, high in map(self.wires.conductances, devices):
+            if low >= high:
+                raise ValueError(f"wires.g_min = {low:g} S must be below the highest conductance, {high:g} S")
         return self
 
     @model_validator(mode="after")

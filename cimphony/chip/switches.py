@@ -4,6 +4,7 @@
     read          errors new at every read
     drift         what changes with age, leakage included
     stuck         cells that cannot be programmed
+    wires         voltage lost along the rows and columns of an array
     converters    digital to analog and back: inputs and sums pass unquantised, reads become one product
 
 Quantised weights and a bounded signal range are how a chip encodes numbers: they are never switched.
@@ -14,7 +15,7 @@ from typing import Any, Literal, cast, get_args
 
 from cimphony.errors import ChipError
 
-NonIdeality = Literal["programming", "read", "drift", "stuck", "converters"]
+NonIdeality = Literal["programming", "read", "drift", "stuck", "wires", "converters"]
 NON_IDEALITIES: tuple[NonIdeality, ...] = get_args(NonIdeality)
 
 # device fields: off is 0 for a number and null for an object
@@ -25,7 +26,10 @@ DEVICE: dict[NonIdeality, tuple[str, ...]] = {
     "stuck": ("stuck",),
 }
 _Fields = dict[NonIdeality, dict[str, Any]]  # field -> its value when switched off
-_CROSSBAR: _Fields = {"converters": {"adc": None, "input.bits": None, "fidelity": "effective"}}
+_CROSSBAR: _Fields = {
+    "wires": {"wires": None},
+    "converters": {"adc": None, "input.bits": None, "fidelity": "effective"},
+}
 _GAIN_CELLS: _Fields = {
     "programming": {"noise.gain": 0.0, "noise.offset": 0.0, "noise.comparator": 0.0, "noise.write": 0.0},
     "read": {"noise.read": 0.0, "noise.jitter": 0.0},

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cimphony.chip import CrossbarUnit, Mode
+from cimphony.chip import CrossbarUnit, Mode, Wires
 from cimphony.circuits.converter import Converter, converter
 from cimphony.circuits.encoding import encode, round_half_up
+from cimphony.circuits.wires import seen
 from cimphony.devices import hold
 from cimphony.mapping import Slice, weight_slices, word_gain
 
@@ -153,11 +154,12 @@ def _write_rows(
             flips.append(flipped)
         start = index * integers.numel() + rows.start * columns
         seed, name, seconds = chip["seed"], f"{chip['name']}/{mode}", chip["seconds"]
-        state, sd = _hold(unit, mode, levels, one, seed=seed, name=name, start=start, seconds=seconds)
+        state, sd = _hold(unit, mode, levels, one, unit.wires, seed=seed, name=name, start=start, seconds=seconds)
         conductance.append(_on_grid(state, bits))
         if index + 1 < len(slices) and slices[index + 1].residual:
             written = {"seed": seed, "name": name, "start": start, "seconds": 0.0}
-            fresh = _hold(unit, mode, levels, one, **written)[0] if seconds else state
+            # cells are verified one by one: what wires take is no error of writing
+            fresh = _hold(unit, mode, levels, one, None, **written)[0] if seconds or unit.wires else state
             error = _on_grid(fresh, bits) * 2.0**-bits - levels
         if sd is not None:
             variance.append(round_half_up((sd * 2.0 ** (bits + READ_SD_BITS)) ** 2).to(torch.int32))
@@ -186,27 +188,30 @@ def continuous(
     Returns the effective weights and the variance that one read adds to each (None: quiet).
     """
     (one,) = weight_slices(unit.encoding, unit.cell.bits[mode])
-    state, sd = _hold(unit, mode, weights * one.top, one, seed=seed, name=f"{name}/{mode}", start=0, seconds=seconds)
+    chip = {"seed": seed, "name": f"{name}/{mode}", "start": 0, "seconds": seconds}
+    state, sd = _hold(unit, mode, weights * one.top, one, unit.wires, **chip)
     return state / one.top, None if sd is None else (sd / one.top) ** 2
 
 
 def _hold(
-    unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, *, seed: int, name: str, start: int, seconds: float
+    unit: CrossbarUnit, mode: Mode, levels: Tensor, one: Slice, wires: Wires | None, *, name: str, **chip: Any
 ) -> tuple[Tensor, Tensor | None]:
-    """Levels as held and the spread of a read; a differential pair is two cells, subtracted."""
+    """Levels as the converter sees them and the spread of a read; a differential pair is two cells, subtracted."""
     device = unit.cell.device[mode]
+
+    def side(targets: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
+        state = hold(device, targets, one.top, name=name, **chip)
+        if wires is None:
+            return state.levels, state.read_sd
+        share = seen(wires, device, state.levels, one.top, unit.rows, unit.columns)
+        return state.levels * share, None if state.read_sd is None else state.read_sd * share
+
     if not one.pair:
-        state = hold(device, levels, one.top, seed=seed, name=name, start=start, seconds=seconds)
-        return state.levels, state.read_sd
-    pair = [
-        hold(
-            device, (sign * levels).clamp(min=0), one.top, seed=seed, name=f"{name}{side}", start=start, seconds=seconds
-        )
-        for sign, side in ((1, "+"), (-1, "-"))
-    ]
-    sds = [cell.read_sd for cell in pair]
-    sd = None if sds[0] is None or sds[1] is None else torch.sqrt(sds[0] ** 2 + sds[1] ** 2)
-    return pair[0].levels - pair[1].levels, sd
+        return side(levels, name)
+    (plus, sd), (minus, other) = (
+        side((sign * levels).clamp(min=0), f"{name}{mark}") for sign, mark in ((1, "+"), (-1, "-"))
+    )
+    return plus - minus, None if sd is None or other is None else torch.sqrt(sd**2 + other**2)
 
 
 def _flips(levels: Tensor, top: int, rows: int) -> Tensor:

@@ -121,7 +121,7 @@ class Tiles:
         """Largest sums of noise-free cells over the sample, by mode."""
         ideal = IdealDevice(stuck=None)
         cell = self.unit.cell.model_copy(update={"device": dict.fromkeys(self.unit.cell.bits, ideal)})
-        unit = self.unit.model_copy(update={"cell": cell, "adc": None})
+        unit = self.unit.model_copy(update={"cell": cell, "adc": None, "wires": None})
         integers, _ = quantise_weights(weight, unit.encoding)
         quantised, _ = quantise_inputs(inputs, unit.input, self.input_range, self.layer)
         ranges: dict[Mode, float] = {}

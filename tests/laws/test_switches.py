@@ -109,6 +109,8 @@ def test_names_notes_and_errors() -> None:
     assert pcm.only().name == "pcm-256 (only nothing)"
     assert pcm.without("read").notes[-1] == "switched off: read"
     assert "costs" in pcm.only("read").notes[-1]
-    with pytest.raises(ChipError, match=r"'noise' is not known; choose from programming, read, drift, stuck, conv"):
+    with pytest.raises(
+        ChipError, match=r"'noise' is not known; choose from programming, read, drift, stuck, wires, conv"
+    ):
         pcm.without("noise")
     assert load_chip("gpu-h100").without("read").units == load_chip("gpu-h100").units
