@@ -81,6 +81,20 @@ def test_a_bad_field_is_one_clear_sentence(changes: dict, message: str) -> None:
         ("base: hyflexpim\nnode: 22\n", "22 m is no technology node: 22 nm is 22.0e-9"),
         ("base: hyflexpim\nunits: {crossbar: {rows: 1}}\n", "choose one of crossbar, .* correct the name 'crossbar'"),
         ("base: hyflexpim\npolicy: {norms: sfu}\n", "policy.norms = 'norms' is not allowed"),
+        (
+            "base: hyflexpim\nunits: {analog: {rows: yes}}\n",
+            "analog: rows: yes, no, on, off, true and false are no numbers",
+        ),
+        ("base: hyflexpim\nunits: {analog: {count: {array: on}}}\n", "analog: count: yes, no"),
+        (
+            "base: pcm-256\nunits: {analog: {cell: {device: {read: 2}}}}\n",
+            r"device: read stands beside mlc; .*mlc: {read",
+        ),
+        (
+            "name: x\nnode: 1.0e-9\nunits: [{analog: {rows: 64, columns: 64, cell: {}}}]\n",
+            r"units = \[{.{,60} is not allowed",
+        ),
+        ("node: 1.0e-9\n", "the chip: name is missing"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
     ],
 )

@@ -1,6 +1,7 @@
 """A pydantic error as one clear sentence: the field, the value, what is allowed, the way out."""
 
 import difflib
+import textwrap
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +15,7 @@ def explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any]
     path = [str(part) for part in first["loc"] if part != "[key]" and not _is_tag(part, first, data)]
     field = ".".join(path)
     more = f" ({others} more {'error' if others == 1 else 'errors'} after this one)" if others else ""
-    return f"chip {name!r}: {_sentence(first, field, path, model)}{more}"
+    return f"{f'chip {name!r}' if name else 'the chip'}: {_sentence(first, field, path, model)}{more}"
 
 
 def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) -> str:
@@ -41,7 +42,7 @@ def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) 
     if kind == "value_error":
         return f"{field}: {message}" if field else message
     message = message[0].lower() + message[1:]
-    return f"{field} = {value!r} is not allowed: {message.replace('input should', 'it must')}"
+    return f"{field} = {textwrap.shorten(repr(value), 80)} is not allowed: {message.replace('input should', 'it must')}"
 
 
 def _is_tag(part: Any, detail: Any, data: dict[str, Any]) -> bool:

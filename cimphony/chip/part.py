@@ -1,8 +1,8 @@
 """What every part of a chip description shares: frozen, strict about names, SI numbers."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Mode = Literal["slc", "mlc"]
 MODES: tuple[Mode, ...] = ("slc", "mlc")
@@ -23,16 +23,39 @@ Node = Annotated[float, Field(gt=0), AfterValidator(_in_metres)]
 
 
 class Part(BaseModel):
-    """A frozen piece of a chip: unknown fields, NaN and Inf are errors."""
+    """A frozen piece of a chip: unknown fields, NaN, Inf and truth values for numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, data: object) -> object:
+        """`read: on` would be 1, all the noise there is."""
+        fields = cast(dict[str, object], data) if isinstance(data, dict) else {}
+        for name, value in fields.items():
+            kind = cls.model_fields[name].annotation if name in cls.model_fields else bool
+            given = (
+                cast(dict[str, object], value).values()
+                if isinstance(value, dict) and get_origin(kind) is dict
+                else (value,)
+            )
+            if kind is not bool and any(one is True or one is False for one in given):
+                raise ValueError(f"{name}: yes, no, on, off, true and false are no numbers; give one, or null for none")
+        return data
 
 
 def _for_every_mode(value: object) -> object:
     """A plain value means the same for SLC and MLC cells."""
     plain: Any = value
-    if isinstance(plain, dict) and set(cast(dict[str, Any], plain)) <= set(MODES):
-        return cast(dict[str, Any], plain)
+    if isinstance(plain, dict):
+        keys = set(cast(dict[str, Any], plain))
+        if keys <= set(MODES):
+            return cast(dict[str, Any], plain)
+        modes, others = sorted(keys & set(MODES)), sorted(keys - set(MODES))
+        if modes:
+            raise ValueError(
+                f"{others[0]} stands beside {modes[0]}; say it within a mode, {modes[0]}: {{{others[0]}: ...}}"
+            )
     return dict.fromkeys(MODES, cast(Any, value))
 
 
