@@ -22,6 +22,10 @@ def _in_metres(node: float) -> float:
 Node = Annotated[float, Field(gt=0), AfterValidator(_in_metres)]
 
 
+def _content(value: object) -> dict[str, object]:
+    return cast(dict[str, object], value) if isinstance(value, dict) else {}
+
+
 class Part(BaseModel):
     """A frozen piece of a chip: unknown fields, NaN, Inf and truth values for numbers are errors."""
 
@@ -29,17 +33,12 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, data: object) -> object:
+    def _no_truth_for_a_number(cls, data: Any) -> Any:
         """`read: on` would be 1, all the noise there is."""
-        fields = cast(dict[str, object], data) if isinstance(data, dict) else {}
-        for name, value in fields.items():
-            kind = cls.model_fields[name].annotation if name in cls.model_fields else bool
-            given = (
-                cast(dict[str, object], value).values()
-                if isinstance(value, dict) and get_origin(kind) is dict
-                else (value,)
-            )
-            if kind is not bool and any(one is True or one is False for one in given):
+        for name, known in cls.model_fields.items():
+            value = _content(data).get(name)
+            inner = [*_content(value).values()] if get_origin(known.annotation) is dict else []
+            if known.annotation is not bool and any(one is True or one is False for one in (value, *inner)):
                 raise ValueError(f"{name}: yes, no, on, off, true and false are no numbers; give one, or null for none")
         return data
 
