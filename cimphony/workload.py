@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from cimphony.chip import OperationKind, Part
 from cimphony.chip.part import Count
@@ -19,7 +19,8 @@ Phase = Literal["prefill", "decode"]
 class Operation(Part):
     """One operation of one layer in one phase, repeated.
 
-    A matrix product takes [m, k] times [k, n], `groups` of them at once (heads, batch, convolution groups).
+    A matrix product takes [m, k] times [k, n], `groups` of them at once (heads, batch, convolution groups); of a
+    mixture of experts every row goes through `active` of the `groups`, all of them equally often.
     Anything else works on `elements` numbers. `repeat` says how often the phase does it: once in prefill, once
     a token in decode.
     """
@@ -32,16 +33,42 @@ class Operation(Part):
     k: int = Field(default=0, ge=0, description="inner size")
     n: int = Field(default=0, ge=0, description="columns of the second matrix: output features")
     groups: Count = Field(default=1, description="independent products of this shape")
+    active: Count | None = Field(
+        default=None, description="of `groups`, how many a row goes through: experts of a token; none: all"
+    )
     elements: int = Field(default=0, ge=0, description="numbers worked on, for what is not a product")
     repeat: Count = 1
     modes_by: Literal["column", "row"] = Field(
         default="column", description="what cell modes divide: output columns, or inputs (ranks of a factor)"
     )
 
+    @model_validator(mode="after")
+    def _enough_groups(self) -> Self:
+        if self.active is not None and self.active > self.groups:
+            raise ValueError(
+                f"active = {self.active} is more than groups = {self.groups}; a row goes through each once"
+            )
+        return self
+
+    @property
+    def used(self) -> int:
+        """Products of this shape that one row goes through."""
+        return self.active or self.groups
+
+    @property
+    def hit(self) -> float:
+        """Stored matrices that some row of one repeat is expected to need: all, or E (1 - (1 - k / E)^m) experts."""
+        return self.groups if self.active is None else self.groups * (1 - (1 - self.active / self.groups) ** self.m)
+
+    @property
+    def outputs(self) -> int:
+        """Results of a product over all repeats; those of a row's experts are one sum."""
+        return self.m * self.n * (self.groups if self.active is None else 1) * self.repeat
+
     @property
     def macs(self) -> int:
         """Multiply-adds over all repeats; 0 for what is not a product."""
-        return self.m * self.k * self.n * self.groups * self.repeat
+        return self.m * self.k * self.n * self.used * self.repeat
 
     @property
     def weights(self) -> int:
@@ -82,6 +109,12 @@ class Workload(Part):
     batch: Count = 1
     prompt: int = Field(default=0, ge=0, description="tokens of the prompt; for pictures, patches or pixels")
     new_tokens: int = Field(default=0, ge=0, description="tokens generated after the prompt")
+
+    @property
+    def active_parameters(self) -> int:
+        """Parameters that work on one token: all but those of the experts it does not go through."""
+        stored = {one.layer: one for one in self.operations if one.active is not None}
+        return self.parameters - sum(one.k * one.n * (one.groups - one.used) for one in stored.values())
 
     def macs(self, kind: OperationKind | None = None, phase: Phase | None = None) -> int:
         """Multiply-adds, of one kind and phase or of all."""

@@ -15,7 +15,8 @@ def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement)
     every block of rows where partial sums are digital. Copies of a redundant layer are read side by side; their
     results meet in the same accumulators.
     """
-    vectors, acam = operation.m * operation.repeat, unit.acam
+    inputs, acam = operation.m * operation.repeat, unit.acam
+    vectors = inputs * operation.used / operation.groups  # into each matrix: experts are hit equally often
     reads = vectors * input_slices(unit)
     driven, results, sums = 0, 0, 0  # rows of arrays, partial sums of outputs, outputs
     converted: dict[str, float] = {f"convert_{mode}": 0.0 for mode in unit.cell.bits}
@@ -39,7 +40,7 @@ def on_crossbar(unit: CrossbarUnit, operation: Operation, layer: LayerPlacement)
         "sample": conversions,
         "add": vectors * (results - sums) * layer.matrices if acam else conversions,
     }
-    return Job(counts | converted, reads * unit.cycle + vectors * (acam.time if acam else 0.0))
+    return Job(counts | converted, inputs * pass_time(unit))
 
 
 def input_slices(unit: CrossbarUnit) -> int:

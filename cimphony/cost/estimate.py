@@ -182,7 +182,7 @@ class _Estimate:
 
     def _hand_over(self, unit: CrossbarUnit, placed: BlockPlacement, last: Operation, times: Times) -> None:
         """Partial sums between the units that share one copy of a block, and its result to the next block."""
-        numbers = last.m * last.n * last.groups * last.repeat
+        numbers = last.outputs
         together = self.placement.levels(placed)
         if together > 1 and len(placed.layers) > 1:  # a single matrix is split by columns: no partial sums
             within = together * self.placement.per_level <= self.placement.capacity
@@ -237,7 +237,8 @@ class _Estimate:
         tally[1] += (operation.macs or operation.elements * operation.repeat) * len(block.names)
 
     def _assumptions(self) -> list[str]:
-        said = [*self.chip.notes, *self.prices.assumptions]
+        static = self.chip.unit_for("static_matmul")
+        said = [*self.chip.notes, *self.prices.assumptions, *_experts(self.workload, static)]
         if not any(part.actions for parts in self.prices.units.values() for part in parts) and not self._gpus():
             said.append("the description has no prices: energy is zero, only times and counts mean something")
         for kind, (number, size) in self.digital.items():
@@ -292,6 +293,21 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
             f"attention scores exceed the memory of a block: computed in {run.tiles:.3g} tiles, no extra cost counted"
         )
     return said
+
+
+def _experts(workload: Workload, unit: Unit | None) -> list[str]:
+    """How tokens find their experts."""
+    shares = sorted({(one.used, one.groups) for one in workload.operations if one.active is not None})
+    if not shares:
+        return []
+    sizes = f"{format_count(workload.active_parameters)} of {format_count(workload.parameters)} parameters"
+    how = "all are held in cells, those of a token are read side by side, one token after another"
+    if not isinstance(unit, CrossbarUnit):
+        how = "a pass fetches the weights of as many as its tokens are expected to hit"
+    return [
+        f"experts: a token goes through {' or '.join(f'{used} of {groups}' for used, groups in shares)} ({sizes}), all "
+        f"equally likely (uniform routing); {how}"
+    ]
 
 
 def _why(chip: Chip, kind: str) -> str:

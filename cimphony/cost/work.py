@@ -33,7 +33,7 @@ def on_special_function(unit: SpecialFunctionUnit, operation: Operation) -> Job:
 def on_roofline(unit: GpuUnit, operation: Operation) -> Job:
     """Arithmetic or memory traffic, whichever takes longer.
 
-    Weights are read once per repeat; attention scores and everything elementwise stay in caches (fused kernels).
+    Weights are read once per repeat, of experts those that the tokens of the repeat hit; attention scores and everything elementwise stay in caches (fused kernels).
     """
     pruned = unit.density if operation.kind == "dynamic_matmul" else 1.0
     macs = operation.macs * pruned
@@ -49,7 +49,7 @@ def _traffic(operation: Operation) -> float:
     """Numbers moved between memory and processor in one repeat."""
     m, k, n, groups = operation.m, operation.k, operation.n, operation.groups
     if operation.weights:
-        return (k * n + m * k + m * n) * groups
+        return k * n * operation.hit + (m * k + m * n) * operation.used
     if operation.kind == "dynamic_matmul":  # the scores are the largest matrix of query_key and of its twin
         return (m * k + k * n + m * n - max(m * n, m * k)) * groups
     return 0.0

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from cimphony.chip import OperationKind
 from cimphony.errors import DataError
 from cimphony.nn.adapters import adapter_names
+from cimphony.nn.experts import is_experts, matrix_names, matrix_shapes, through_expert
 from cimphony.workload import Operation, Phase
 
 _LIVE = object()
@@ -64,6 +65,8 @@ class Recorder(TorchFunctionMode):
             whole = _whole(module)
             self._hooks.append(module.register_forward_pre_hook(partial(self._begin, name or "model", whole)))
             self._hooks.append(module.register_forward_hook(partial(self._end, whole)))
+            if is_experts(module):
+                module.forward = partial(self._experts, module)  # which ones are hit, shapes alone cannot tell
             if whole is not None and type(module).__name__.endswith(("RMSNorm", "LayerNorm", "Activation")):
                 module.forward = _same_shape  # what is inside is not recorded, and slow on meta
         return super().__enter__()
@@ -81,7 +84,7 @@ class Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "").strip("_")
         if name in _UNKNOWN and not self._inside_whole and self._strongest(args, kwargs) is _LIVE:
             way = (
-                "mixtures of experts have no cost yet" if name == "grouped_mm" else "write it as matmul, linear or conv"
+                "experts must follow transformers' interface" if name == "grouped_mm" else "use matmul, linear or conv"
             )
             raise DataError(f"{self._layer}: trace cannot count torch.{name}; {way}")
         result = _attended(*args, **kwargs) if name == "scaled_dot_product_attention" else func(*args, **kwargs)
@@ -224,6 +227,19 @@ class Recorder(TorchFunctionMode):
         if self._is_work(input, weight):
             stored = None if self._state(input) is self._state(weight) is _LIVE else weight
             self._product(stored, "linear", input.numel() // k, k, n, 1)
+
+    def _experts(self, stack: Any, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        """Stacked experts: every token [token, in] through as many as its row of the index has entries."""
+        used = top_k_index.shape[-1]
+        up, down = (partial(self._through_experts, stack, name, used) for name in matrix_names(stack))
+        results = through_expert(stack, hidden_states.repeat_interleave(used, dim=0), up, down)
+        return (results * top_k_weights.reshape(-1, 1)).view(-1, used, results.shape[-1]).sum(dim=1)
+
+    def _through_experts(self, stack: Any, name: str, used: int, rows: Tensor) -> Tensor:
+        experts, outputs, inputs = matrix_shapes(stack, name)
+        shape = {"m": rows.shape[0] // used, "k": inputs, "n": outputs, "groups": experts, "active": used}
+        self._found.append({"layer": f"{self._layer}.{name}", "kind": "static_matmul", "function": "linear", **shape})
+        return live(rows.new_empty(rows.shape[0], outputs))
 
     def _conv(self, name: str, result: Tensor, input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> None:
         groups = named.get("groups", rest[4] if len(rest) > 4 else 1)
