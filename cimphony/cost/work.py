@@ -33,7 +33,8 @@ def on_special_function(unit: SpecialFunctionUnit, operation: Operation) -> Job:
 def on_roofline(unit: GpuUnit, operation: Operation) -> Job:
     """Arithmetic or memory traffic, whichever takes longer.
 
-    Weights are read once per repeat, of experts those that the tokens of the repeat hit; attention scores and everything elementwise stay in caches (fused kernels).
+    Weights are read once per repeat, of experts those that its tokens hit; attention scores and everything elementwise
+    stay in caches (fused kernels).
     """
     pruned = unit.density if operation.kind == "dynamic_matmul" else 1.0
     macs = operation.macs * pruned

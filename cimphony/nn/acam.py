@@ -6,10 +6,10 @@ chip has a unit for it, else digital.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +67,12 @@ class Readout:
             )
         else:
             self.span = (min(self.span[0], low), max(self.span[1], high))
+
+    def widen(self, others: Iterable["Readout"]) -> Self:
+        """Take the widest range of others."""
+        spans = [one.span for one in others if one.span is not None]
+        self.span = (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
+        return self
 
     def _ends(self, values: Tensor) -> tuple[float, float]:
         if self.acam.quantile == 1:
@@ -241,7 +247,7 @@ class _Uses(TorchFunctionMode):
 
 
 @contextmanager
-def follow(model: nn.Module, layers: dict[str, nn.Module]) -> Iterator[None]:
+def follow(model: nn.Module, layers: Mapping[str, nn.Module]) -> Iterator[None]:
     """Watch forward passes of a digital model and fuse activations into the layers they follow.
 
     Fused is what always takes a layer's output, the very tensor, where nothing else does.

@@ -24,7 +24,7 @@ from cimphony.nn.tiles import Tiles
 class Calibration:
     """Ranges and choices of a converted model; `calibration_of` takes them, `recalibrate_` gives them back."""
 
-    ranges: dict[str, Tensor]  # float64 `LAYER|group|input` and `LAYER|group|MODE`; int64 indices of assigned modes
+    ranges: dict[str, Tensor]  # float64 `LAYER|group|input` and `LAYER|group|MODE`, int64 indices of assigned modes
     acams: dict[str, Any]  # plain data
     attention: dict[str, Tensor]  # of attention on a chip, by name in the state dict
 
@@ -74,6 +74,8 @@ def _ranges(layers: dict[str, AnalogLayer]) -> dict[str, Tensor]:
     for key, tiles in _by_key(layers):
         if tiles.input_range is not None:
             tensors[key + "input"] = torch.tensor(tiles.input_range, dtype=torch.float64)
+        if tiles.borrowed:
+            tensors[key + "borrowed"] = torch.tensor(True)
         for mode, value in tiles.sum_range.items():
             tensors[key + mode] = torch.tensor(value, dtype=torch.float64)
         if tiles.assignment is not None:
@@ -86,6 +88,7 @@ def _restore_ranges(layers: dict[str, AnalogLayer], tensors: dict[str, Tensor]) 
     for key, tiles in _by_key(layers):
         if key + "input" in tensors:
             tiles.input_range = float(tensors[key + "input"])
+        tiles.borrowed = key + "borrowed" in tensors
         for mode in tiles.unit.cell.bits:
             if key + mode in tensors:
                 tiles.sum_range[mode] = float(tensors[key + mode])

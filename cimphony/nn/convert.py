@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -19,6 +19,16 @@ from cimphony.nn.acam_attention import AcamAttention
 from cimphony.nn.adapters import adapter_names, allow_merging, check_adapters, replaced_names, watch_adapters
 from cimphony.nn.architectures import is_pretrained
 from cimphony.nn.attention import attach, attention_layers, detach, has_numbers
+from cimphony.nn.experts import (
+    ExpertLinear,
+    SplitExperts,
+    experts_apart,
+    join_,
+    matrix_names,
+    split_experts,
+    stored_name,
+    wrapped_experts,
+)
 from cimphony.nn.layers import AnalogLayer, Stamp, analog_class, place_ranks
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.programmed import Memory
@@ -43,7 +53,8 @@ def convert_(
     """Put the static layers of a model on the chip's crossbars and its attention on a unit for it, in place.
 
     The chip's policy decides: `static_matmul` on a crossbar, `adapter` (LoRA's factors in a model of PEFT's) on a
-    crossbar of their own, `dynamic_matmul` on a unit that computes attention.
+    crossbar of their own, `dynamic_matmul` on a unit that computes attention. Stacked experts of a mixture become
+    layers of their own, named as in `mlp.experts.3.gate_up_proj`.
 
     Args:
         include, exclude: wildcards on module names, for example `exclude=["lm_head", "*.head"]`.
@@ -57,6 +68,13 @@ def convert_(
     check_chip(chip)
     if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
+    with experts_apart(model) if isinstance(chip.unit_for("static_matmul"), CrossbarUnit) else nullcontext():
+        return _convert(model, chip, include, exclude, chips)
+
+
+def _convert(
+    model: nn.Module, chip: Chip, include: Sequence[str], exclude: Sequence[str], chips: int | None
+) -> nn.Module:
     name = chip.policy.get("static_matmul", "")
     unit = chip.unit_for("static_matmul")
     chosen, adapters = dict[str, nn.Module](), dict[str, nn.Module]()
@@ -123,29 +141,40 @@ def _choose(
 ) -> tuple[dict[str, nn.Module], dict[str, str]]:
     """Layers to convert, and the layers that stay digital with the reason."""
     _check_patterns(model, include=include, exclude=exclude)
+    names = set(include)  # mixtures have thousands of layers
     chosen: dict[str, nn.Module] = {}
     digital: dict[str, str] = {}
     inside_attention = {
         f"{path}.out_proj" for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)
     }
+    wrapped = tuple(f"{path.removesuffix('base_layer')}lora_" for path in wrapped_experts(model))
     for path, module in model.named_modules():
-        if analog_class(module) is None:
+        if analog_class(module) is not None and path.startswith(wrapped):
+            digital[path] = "changes the weights of stacked experts, which are digital under it"
+        elif analog_class(module) is None:
             if path in inside_attention:
                 digital[path] = "used inside nn.MultiheadAttention"
             elif isinstance(module, (nn.Linear, nn.Conv2d)):
                 digital[path] = "a subclass with its own forward"
-            elif _has_own_weights(module):
+            elif _is_router(module):
+                digital[path] = f"{type(module).__name__}: routing is exact"
+            elif _has_own_weights(module) and not isinstance(module, SplitExperts):
                 digital[path] = f"{type(module).__name__}: only linear layers and Conv2d go on a crossbar"
-        elif not any(fnmatchcase(path, pattern) for pattern in include):
+        elif path not in names and not any(fnmatchcase(path, pattern) for pattern in include):
             digital[path] = "not included"
         elif any(fnmatchcase(path, pattern) for pattern in exclude):
             digital[path] = "excluded"
         else:
             chosen[path] = module
+    for path in split_experts(model):
+        inside = [name for name in digital if name.startswith(f"{path}.")]
+        if not any(name.startswith(f"{path}.") for name in chosen):  # they will be joined: one line says why
+            reasons = [digital.pop(name) for name in inside]
+            digital[path] = reasons[0]
     if not chosen:
         kinds = "nn.Linear, nn.Conv2d or transformers' Conv1D"
-        names = ", ".join(f"{path or 'the model itself'} ({why})" for path, why in list(digital.items())[:5])
-        hint = f" Left out: {names}" if names else f" It needs layers of type {kinds}"
+        some = ", ".join(f"{path or 'the model itself'} ({why})" for path, why in list(digital.items())[:5])
+        hint = f" Left out: {some}" if some else f" It needs layers of type {kinds}"
         raise DataError(
             f"{type(model).__name__} has no layer to convert with include={list(include)}, "
             f"exclude={list(exclude)}.{hint}"
@@ -159,13 +188,19 @@ def _has_own_weights(module: nn.Module) -> bool:
     return isinstance(module, _OWN_WEIGHTS) or next(stacked, None) is not None
 
 
+def _is_router(module: nn.Module) -> bool:
+    """Whether a module chooses experts with a matrix of its own, as transformers' routers do."""
+    weight = module._parameters.get("weight")
+    return "Router" in type(module).__name__ and weight is not None and weight.dim() == 2
+
+
 def _check_patterns(model: nn.Module, **patterns: Sequence[str]) -> None:
     """A misspelt name must not leave a layer on the chip, or off it, without a word."""
     paths = [path for path, _ in model.named_modules()]  # the first is the model's own, ""
-    names = paths[1:]
+    names, known = paths[1:], set(paths)
     for field, wildcards in patterns.items():
         for wildcard in wildcards:
-            if not any(fnmatchcase(path, wildcard) for path in paths):
+            if wildcard not in known and not any(fnmatchcase(path, wildcard) for path in paths):
                 near = get_close_matches(wildcard, [*names, *{path.rpartition(".")[2] for path in names}], 1)
                 meant = f"did you mean {near[0]!r}? " if near else ""
                 raise DataError(
@@ -198,7 +233,7 @@ def _swap(chip: Chip, unit_name: str, rewritable: bool, module: nn.Module, path:
     groups = getattr(module, "groups", 1)
     names = [path] if groups == 1 else [f"{path}[{group}]" for group in range(groups)]
     module.rewritable = rewritable
-    module.tiles = [Tiles(chip, unit_name, one or "model") for one in names]
+    module.tiles = [Tiles(chip, unit_name, one or "model", stored_name(path, module)) for one in names]
     acam = module.tiles[0].unit.acam
     module.readout = None if acam is None else Readout(acam, path or "model")
     module._written = Stamp(module.weight)
@@ -206,10 +241,11 @@ def _swap(chip: Chip, unit_name: str, rewritable: bool, module: nn.Module, path:
 
 def _check_redundancy(chosen: dict[str, nn.Module], chip: Chip) -> None:
     for pattern in chip.redundancy:
-        if not any(fnmatchcase(path, pattern) for path in chosen):
+        names = [stored_name(path, module) for path, module in chosen.items()]
+        if not any(fnmatchcase(name, pattern) for name in names):
             raise DataError(
                 f"redundancy: {pattern!r} matches none of the layers on the chip, which are named like "
-                f"{next(iter(chosen))!r}; correct the wildcard, or remove it with chip.replace"
+                f"{names[0]!r}; correct the wildcard, or remove it with chip.replace"
             )
 
 
@@ -219,7 +255,8 @@ def _check_capacity(chosen: dict[str, nn.Module], chip: Chip, unit_name: str, ch
     unit, arrays = chip.unit(unit_name, CrossbarUnit), 0
     for path, module in chosen.items():
         rows, outputs, groups = matrix_shape(module)
-        arrays += place_layer(unit, path, rows, outputs, groups, redundancy=chip.redundancy_of(path, unit_name)).arrays
+        redundancy = chip.redundancy_of(stored_name(path, module), unit_name)
+        arrays += place_layer(unit, path, rows, outputs, groups, redundancy=redundancy).arrays
     capacity = math.prod(unit.count.values())
     if arrays > chips * capacity:
         raise CapacityError(
@@ -269,7 +306,8 @@ def calibrate(model: nn.Module) -> Iterator[nn.Module]:
         acam.start_calibration()
     completed = False
     try:
-        with follow(model, {name: layer for name, layer in layers.items() if layer.readout}):
+        alone = {name: one for name, one in layers.items() if one.readout and not isinstance(one, ExpertLinear)}
+        with follow(model, alone):  # an activation of a mixture follows all of its experts
             yield model
         completed = True
     finally:
@@ -278,6 +316,20 @@ def calibrate(model: nn.Module) -> Iterator[nn.Module]:
         for layer in layers.values():
             for tiles, matrix in zip(layer.tiles, layer.matrices(), strict=True):
                 tiles.finish_calibration(matrix) if completed else tiles.abandon_calibration()
+        _lend_ranges(model)
+
+
+def _lend_ranges(model: nn.Module) -> None:
+    """Experts that no token of the calibration reached take the widest ranges of their siblings."""
+    for stack in split_experts(model).values():
+        for name in matrix_names(stack):
+            layers = [one for one in stack.linears(name) if isinstance(one, AnalogLayer)]
+            reached = [one for one in layers if one.tiles[0].input_range is not None]
+            for layer in layers if reached else ():
+                if layer not in reached:
+                    layer.tiles[0].borrow([one.tiles[0] for one in reached])
+                    if layer.readout is not None:
+                        layer.readout.widen(one.readout for one in reached if one.readout is not None)
 
 
 def _acams(model: nn.Module, layers: dict[str, AnalogLayer]) -> list[Any]:
@@ -330,6 +382,8 @@ def restore_(model: nn.Module) -> nn.Module:
         digital = type(layer).__mro__[type(layer).__mro__.index(AnalogLayer) + 1]
         del layer.tiles, layer._written, layer.rewritable, layer.readout
         layer.__class__ = digital
+    for stack in split_experts(model).values():
+        join_(stack)
     allow_merging(model)
     if attention_layers(model):
         detach(model)

@@ -128,6 +128,12 @@ def split_experts(model: nn.Module) -> dict[str, SplitExperts]:
     return {name: module for name, module in model.named_modules() if isinstance(module, SplitExperts)}
 
 
+def wrapped_experts(model: nn.Module) -> list[str]:
+    """Mixtures whose parameters an adapter of PEFT's changes in every call: no cells can follow that."""
+    named = model.named_modules()
+    return [name for name, module in named if name.endswith(".base_layer") and is_experts(module)]
+
+
 def stored_name(path: str, module: nn.Module) -> str:
     """The name under which a placement knows a layer: experts are stored as one layer of many matrices."""
     return f"{path.rsplit('.', 2)[0]}.{module.name}" if isinstance(module, ExpertLinear) else path
@@ -136,8 +142,9 @@ def stored_name(path: str, module: nn.Module) -> str:
 @contextmanager
 def experts_apart(model: nn.Module) -> Iterator[None]:
     """Split all experts while layers are chosen; those of which none was put on a chip are joined in the end."""
+    wrapped = wrapped_experts(model)
     for name, module in list(model.named_modules()):
-        if is_experts(module) and not isinstance(module, SplitExperts) and not name.endswith(".base_layer"):
+        if is_experts(module) and not isinstance(module, SplitExperts) and name not in wrapped:
             split_(module)
     try:
         yield

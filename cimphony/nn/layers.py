@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cimphony.circuits.uncompiled import uncompiled
 from cimphony.errors import DataError, StateError
 from cimphony.nn.acam import Readout
+from cimphony.nn.experts import ExpertLinear
 from cimphony.nn.low_rank import FusedLowRank
 from cimphony.nn.programmed import Assignment, Axis, Memory
 from cimphony.nn.tiles import Tiles
@@ -186,6 +187,17 @@ class AnalogLinear(AnalogLayer, nn.Linear):
         return self.linear(input, self.weight)
 
 
+class AnalogExpert(AnalogLinear, ExpertLinear):  # type: ignore[misc]
+    """A product of one expert of a mixture on tiles of its own."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stack = state.get("stack", self.__dict__.get("stack"))
+        if stack is not None and stack.__dict__:
+            super().__setstate__(state)
+        else:  # in a copy the stack, with the weights, comes after its layers; it calls again
+            nn.Module.__setstate__(self, state)
+
+
 class AnalogConv1D(AnalogLayer):
     """transformers' Conv1D (GPT-2) on tiles: a linear layer whose weight is [in, out]."""
 
@@ -252,6 +264,8 @@ def analog_class(module: nn.Module) -> type[AnalogLayer] | None:
     kind = type(module)
     if kind is nn.Linear:
         return AnalogLinear
+    if kind is ExpertLinear:
+        return AnalogExpert
     if kind is nn.Conv2d:
         return AnalogConv2d
     if kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils":

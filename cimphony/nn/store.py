@@ -18,6 +18,7 @@ from cimphony.nn.architectures import model_class
 from cimphony.nn.attention import attention_layers
 from cimphony.nn.calibration import Calibration, calibration_of, recalibrate_
 from cimphony.nn.convert import age_, convert_, converted_layers, digital_layers, is_converted, program_
+from cimphony.nn.experts import experts_apart
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.low_rank import RANKS, reshape_
 from cimphony.record import write_text
@@ -63,6 +64,11 @@ def load_(model: nn.Module, folder: str | Path) -> nn.Module:
     chip, state = load_saved_chip(place), _read_state(place)
     if not hasattr(model, "save_pretrained"):
         _load_weights(model, place)
+    with experts_apart(model):
+        return _convert_as_saved(model, chip, state, place)
+
+
+def _convert_as_saved(model: nn.Module, chip: Chip, state: dict[str, Any], place: Path) -> nn.Module:
     missing = sorted(set(state["layers"]) - {name for name, _ in model.named_modules()})
     if missing:
         raise DataError(

@@ -110,6 +110,7 @@ def _cells_of(row: dict[str, Any]) -> list[str]:
     parts = row.get("parts", [])
     coding = row["input"]
     limit = "" if coding["range"] == "token" or row["input_range"] is None else f" ±{row['input_range']:.3g}"
+    limit += " of its siblings (no token reached it)" if row.get("borrowed") else ""
     groups = f" x {row['groups']}" if row["groups"] > 1 else ""
     copies = f", {row['redundancy']} copies averaged" if row["redundancy"] > 1 else ""
     return [

@@ -1,6 +1,7 @@
 """Tiles: the analog life of one weight matrix, from calibration to programmed, aged and read."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,11 +31,13 @@ _SAMPLE = 512  # tokens a layer keeps for calibration, about
 class Tiles:
     """The tiles behind one layer. Holds no parameter: the layer's own weight stays the digital master."""
 
-    def __init__(self, chip: Chip, unit_name: str, layer: str) -> None:
-        self.unit_name, self.layer = unit_name, layer
+    def __init__(self, chip: Chip, unit_name: str, layer: str, stored: str | None = None) -> None:
+        """`stored` is what a placement calls the layer: groups of a convolution share a name, as experts do."""
+        self.unit_name, self.layer, self._stored = unit_name, layer, stored or layer
         self.use(chip)
         self.input_range: float | None = None  # learned by calibration
         self.sum_range: dict[Mode, float] = {}  # learned by calibration, in levels
+        self.borrowed = False  # ranges are those of sibling experts: no token reached this one
         self.assignment: Assignment | None = None  # cell modes, where a method chose them; None: by column norm
         self.programmed: Programmed | None = None
         self.tokens_read = 0
@@ -44,8 +47,7 @@ class Tiles:
     def use(self, chip: Chip) -> None:
         """Take the unit of this chip; cells are written anew by the next programming."""
         self.chip, self.unit = chip, chip.unit(self.unit_name, CrossbarUnit)
-        layer = self.layer.partition("[")[0]  # groups of a convolution alike
-        self.redundancy = chip.redundancy_of(layer, self.unit_name)
+        self.redundancy = chip.redundancy_of(self._stored, self.unit_name)
 
     def assign(self, assignment: Assignment) -> None:
         """Choose cell modes; cells are written anew by the next programming."""
@@ -80,7 +82,7 @@ class Tiles:
     def start_calibration(self) -> None:
         """Forget what was learned and begin to watch."""
         self.input_range, self.sum_range, self.programmed, self._sample = None, {}, None, []
-        self.blocks = []
+        self.blocks, self.borrowed = [], False
 
     def finish_calibration(self, weight: Tensor) -> None:
         """Turn the sample into ranges. `weight` is [row, column]."""
@@ -101,6 +103,19 @@ class Tiles:
             self.blocks = [
                 self._block_readout(acam, inputs, weight, block) for block in range(-(-len(weight) // self.unit.rows))
             ]
+
+    def borrow(self, siblings: Sequence["Tiles"]) -> None:
+        """Take the widest ranges of calibrated tiles that are like these, which no token reached."""
+        self.borrowed = True
+        self.input_range = max(one.input_range for one in siblings if one.input_range is not None)
+        for one in siblings:
+            for mode, value in one.sum_range.items():
+                self.sum_range[mode] = max(value, self.sum_range.get(mode, 0.0))
+        acam = self.unit.acam
+        self.blocks = [] if acam is None else [
+            Readout(acam, self.block_name(block)).widen(one.blocks[block] for one in siblings)
+            for block in range(len(siblings[0].blocks))
+        ]  # fmt: skip
 
     def _block_readout(self, acam: Acam, inputs: Tensor, weight: Tensor, block: int) -> Readout:
         """The ACAM behind a block of rows whose sum has a code of its own."""
@@ -332,7 +347,7 @@ class Tiles:
         """What is really applied, for the summary and the records."""
         programmed = self.programmed
         row: dict[str, Any] = {"fidelity": self.unit.fidelity, "input_range": self.input_range}
-        row["redundancy"] = self.redundancy
+        row |= {"redundancy": self.redundancy, **({"borrowed": True} if self.borrowed else {})}
         if programmed is None:
             return {**row, "state": "converted" if self.input_range is None else "calibrated"}
         row |= {"state": "programmed", "seed": programmed.seed, "age": programmed.seconds}

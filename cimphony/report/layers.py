@@ -51,6 +51,7 @@ def _inputs(row: dict[str, Any]) -> str:
         return "not quantised"
     fixed = row.get("input_range") if coding.get("range") != "token" else None
     limit = f" ±{number(fixed)}" if isinstance(fixed, (int, float)) else ""
+    limit += " of its siblings, as no token reached it" if row.get("borrowed") else ""
     return f"{coding['bits']} bits, {str(coding.get('coding', '')).replace('_', ' ')}, by {coding.get('range')}{limit}"
 
 

@@ -9,7 +9,9 @@ from cimphony.errors import DataError
 from cimphony.mapping import place
 from cimphony.workload import Operation, Workload
 
-SIZES = dict(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2
+}  # fmt: skip
 CONFIGS = {
     "mixtral": (MixtralConfig(**SIZES, intermediate_size=48, num_local_experts=6, num_experts_per_tok=2), 6, 2, 48),
     "qwen3": (
