@@ -114,6 +114,26 @@ def test_run_with_one_non_ideality(tmp_path):
     assert {point["value"] for point in digital["points"]} == {digital["points"][0]["value"]}
 
 
+def test_ranges_are_learnt_from_what_is_not_measured(tmp_path):
+    (tmp_path / "short.txt").write_text("not much of a text, " * 20)
+    cases = {
+        "a": (("--data", "demo"), "the last 1024 tokens of the text, none of which is measured"),
+        "b": (("--data", "short.txt"), "the last 256 tokens of the text, none of which is measured"),
+        "c": (
+            ("--data", "short.txt", "--max-tokens", "400"),
+            "the last 256 tokens of the text, which are measured too",
+        ),
+        "d": (("--data", "short.txt", "--max-tokens", "400", "--ranges", "demo"), "the last 1024 tokens of demo"),
+    }
+    for out, (given, words) in cases.items():
+        run("run", "demo", "--chip", "pcm-256", "--fidelity", "effective", "--seeds", "1", "--max-tokens", "64", *given,
+            "--out", out)  # fmt: skip
+        assert read_record(f"{out}/pcm-256.json").settings["calibration"] == words
+        assert (
+            f"ranges of inputs and converters were learnt from {words}" in (tmp_path / out / "report.html").read_text()
+        )
+
+
 def test_run_a_task(tmp_path):
     (tmp_path / "words.jsonl").write_text('{"max_new_tokens": 8}\n' + '{"prompt": "a", "answer": "b"}\n' * 3)
     arguments = ("--chip", "pcm-256", "--tasks", "words.jsonl", "--seeds", "1", "--out", "out", "--limit", "2")
@@ -121,6 +141,7 @@ def test_run_a_task(tmp_path):
     assert "Accuracy on words, direct" in table
     record = read_record("out/pcm-256-words.json")
     assert record.settings["questions"] == 2
+    assert record.settings["calibration"] == "the first 1 questions that are not asked"
     assert {*record.results["points"][0]["details"]} == {"accuracy", "length", "truncated", "malformed"}
     assert "chat template" in run("run", "demo", *arguments, "--mode", "thinking", code=1)
 

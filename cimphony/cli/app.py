@@ -132,6 +132,14 @@ def run(
         str | None, typer.Option(metavar="NAMES", help="switch these off, for example read,drift")
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="measure on this many tokens of the text")] = 8192,
+    ranges: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="text to learn ranges of inputs and converters from, as --data; default: the end of --data, behind "
+            "--max-tokens where it is that long; of tasks, examples that are not asked where there are such",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="where records and report go; default runs/MODEL")
     ] = None,
@@ -146,7 +154,7 @@ def run(
     fidelities = ["exact", "effective"] if fidelity == "both" else [fidelity]
     folder = out or Path("runs") / (Path(model).name or "model")
     population: dict[str, Any] = {"seeds": range(seeds), "ages": ages, "fidelities": fidelities}
-    population |= {"exclude": exclude or ()}
+    population |= {"exclude": exclude or (), "ranges": ranges}
     if tasks:
         asking = {"mode": mode, "shots": shots, "limit": limit}
         named = [name for one in tasks for name in one.split(",")]

@@ -17,43 +17,46 @@ _BYTES = 384  # words of a byte-level model: the bytes, and a few of its own
 
 
 def evaluate(
-    model_name: str, chips: Sequence[Chip], data: str, folder: Path, *, max_tokens: int, **population: Any
-) -> list[Record]:
+    model_name: str, chips: Sequence[Chip], data: str, folder: Path, *, max_tokens: int, ranges: str | None = None,
+    **population: Any,
+) -> list[Record]:  # fmt: skip
     """Perplexity of a model on a text, digital and on every chip: a record each, in `folder`.
 
     Args:
+        ranges: another text to learn ranges from; None: the end of this one, if possible behind what is measured.
         population: seeds, ages and what else `evaluate_chips` takes.
     """
-    from cimphony.evaluate import evaluate_chips, last_windows, load_text, perplexity, token_name
-    from cimphony.evaluate.data import CALIBRATION
+    from cimphony.evaluate import calibration_windows, evaluate_chips, load_text, perplexity, token_name
 
     paths = _record_paths(chips, folder)
     model, tokenizer = _language_model(model_name)
     tokens = load_text(data, tokenizer)
-    window = min(256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
+    window = min(_window(model), len(tokens))
     settings = {"name": model_name, "data": data, "max_tokens": max_tokens, "window": window}
-    settings |= {"calibration": f"the last {CALIBRATION} tokens of the text"}
-    population |= {"calibration": last_windows(tokens, window)}
+    population["calibration"], settings["calibration"] = calibration_windows(tokens, window, max_tokens)
+    if ranges is not None:
+        population["calibration"], settings["calibration"] = _ranges(ranges, tokenizer, window)
     metric = partial(perplexity, tokens=tokens, window=window, max_tokens=max_tokens)
     with keeping(folder):
         return [
             evaluate_chips(
                 model, metric, chip, record_path=path, metric_name=f"perplexity per {token_name(tokenizer)}",
-                **_as_saved(model_name, chip, population | {"settings": settings}),
+                **_as_saved(model_name, chip, population | {"settings": settings}, ranges),
             )
             for chip, path in zip(chips, paths, strict=True)
         ]  # fmt: skip
 
 
 def ask(
-    model_name: str, chips: Sequence[Chip], tasks: Sequence[str], folder: Path, asking: dict[str, Any],
-    **population: Any,
+    model_name: str, chips: Sequence[Chip], tasks: Sequence[str], folder: Path, asking: dict[str, Any], *,
+    ranges: str | None = None, **population: Any,
 ) -> list[Record]:  # fmt: skip
     """Tasks with an answer, digital and on every chip: a record for each task and chip, in `folder`.
 
     Args:
         tasks: .jsonl files of prompts and answers; else names, files or folders of lm-eval.
         asking: `mode`, `shots` and `limit`, None where the task decides.
+        ranges: a text to learn ranges from; None: examples of the task.
         population: seeds, ages and what else `evaluate_chips` takes.
     """
     from cimphony.evaluate.generation import evaluate_generation
@@ -74,24 +77,43 @@ def ask(
     model, tokenizer = _language_model(model_name)
     if tokenizer is None:
         raise DataError(f"{model_name} has no tokenizer, and tasks are texts; save one in the model's folder")
-    population |= {"settings": {"name": model_name}}
+    settings = {"name": model_name}
+    if ranges is not None:
+        population["calibration"], settings["calibration"] = _ranges(ranges, tokenizer, _window(model))
+    population |= {"settings": settings}
     with keeping(folder):
         return [
             measure(
-                model, tokenizer, chip=chip, record_path=_beside(path, name), **_as_saved(model_name, chip, population)
+                model, tokenizer, chip=chip, record_path=_beside(path, name),
+                **_as_saved(model_name, chip, population, ranges),
             )
             for name, measure in found.items()
             for chip, path in zip(chips, paths, strict=True)
-        ]
+        ]  # fmt: skip
 
 
-def _as_saved(model_name: str, chip: Chip, population: dict[str, Any]) -> dict[str, Any]:
-    """Options of `evaluate_chips`; a model saved from this chip keeps its ranges, and what of it was on the chip."""
+def _window(model: Any) -> int:
+    return min(256, getattr(model.config, "max_position_embeddings", None) or 256)
+
+
+def _ranges(text: str, tokenizer: Any, window: int) -> tuple[Any, str]:
+    """Windows of a text given to learn ranges from, and in words."""
+    from cimphony.evaluate import calibration_windows, load_text
+
+    tokens = load_text(text, tokenizer)
+    windows, _ = calibration_windows(tokens, min(window, len(tokens)), 0)
+    return windows, f"the last {windows.numel()} tokens of {text}"
+
+
+def _as_saved(model_name: str, chip: Chip, population: dict[str, Any], ranges: str | None) -> dict[str, Any]:
+    """Options of `evaluate_chips`; a model saved from this chip keeps what of it was on the chip, and its ranges."""
     from cimphony.nn import load_calibration
 
     learned = load_calibration(model_name, chip)
     if learned is None:
         return population
+    if ranges is not None:
+        return population | {"include": learned.layers}
     settings = population["settings"] | {"calibration": "saved with the model"}
     return population | {"calibration": learned, "include": learned.layers, "settings": settings}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from cimphony.errors import DataError
 from cimphony.nn.architectures import resolve
 
-CALIBRATION = 1024  # tokens, from the end of the text
+_CALIBRATION = 1024  # tokens, from the end of the text
 _SPLITS = ("test", "validation", "train")
 _FILES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
 
@@ -40,10 +40,17 @@ def load_text(spec: str | Path | Sequence[str], tokenizer: Any = None) -> Tensor
     return torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=torch.long)
 
 
-def last_windows(tokens: Tensor, window: int) -> Tensor:
-    """The end of a text as a batch [window, token], at most CALIBRATION tokens: ranges are learnt there."""
-    count = max(1, min(CALIBRATION, len(tokens)) // window)
-    return tokens[-count * window :].view(count, window)
+def calibration_windows(tokens: Tensor, window: int, scored: int) -> tuple[Tensor, str]:
+    """Where ranges are learnt: the end of a text as a batch [window, token], at most 1024 tokens; and in words.
+
+    The first `scored` tokens are measured, so they are left alone where a window is left behind them.
+    """
+    rest = tokens[scored:]
+    apart = len(rest) >= window
+    taken = rest if apart else tokens
+    count = max(1, min(_CALIBRATION, len(taken)) // window)
+    said = "none of which is measured" if apart else "which are measured too"
+    return taken[-count * window :].view(count, window), f"the last {count * window} tokens of the text, {said}"
 
 
 def token_name(tokenizer: Any) -> str:

@@ -128,10 +128,9 @@ def evaluate_generation(
 
     Args:
         options: seeds, ages, fidelities, record_path and what else `evaluate_chips` takes. Where no calibration is
-            given, ranges are learnt from the first questions with their answers.
+            given, ranges are learnt from questions with their answers: 16 that are not asked, where there are such.
     """
     asking: dict[str, Any] = {"mode": mode, "shots": shots, "max_new_tokens": max_new_tokens or task.max_new_tokens}
-    options.setdefault("calibration", calibration(tokenizer, task, mode=mode, shots=shots))
     settings = {
         "data": task.name,
         **asking,
@@ -139,6 +138,9 @@ def evaluate_generation(
         "sampling": sampling and asdict(sampling),
         "questions": len(task.questions),
     }
+    if "calibration" not in options:
+        options["calibration"] = calibration(tokenizer, task, mode=mode, shots=shots)
+        settings["calibration"] = _shown(task)[1]
 
     def metric(net: Any) -> dict[str, float]:
         return answer(net, tokenizer, task, sampling=sampling, batch=batch, **asking).scores()
@@ -173,13 +175,23 @@ def encode_prompt(tokenizer: Any, task: Task, question: Question, mode: Mode) ->
 def calibration(
     tokenizer: Any, task: Task, *, mode: Mode = "direct", shots: int = 0, count: int = 16
 ) -> list[dict[str, Tensor]]:
-    """Batches to learn ranges from: the first questions, each with what a demonstration or the answer would say."""
+    """Batches to learn ranges from: questions, each with what a demonstration or the answer would say.
+
+    The first that are not asked; where all are asked, the first.
+    """
     chosen = task.with_shots(shots)
     made = []
-    for question in task.questions[:count]:
+    for question in _shown(task, count)[0]:
         said = tokenizer(f" {question.worked or question.answer}", add_special_tokens=False)["input_ids"]
         made.append({"input_ids": torch.tensor([[*encode_prompt(tokenizer, chosen, question, mode), *said]])})
     return made
+
+
+def _shown(task: Task, count: int = 16) -> tuple[tuple[Question, ...], str]:
+    """The questions that ranges are learnt from, and in words."""
+    taken = (task.unasked or task.questions)[:count]
+    said = " that are not asked" if task.unasked else ", which are asked too"
+    return taken, f"the first {len(taken)} questions{said}"
 
 
 class _Draw(LogitsProcessor):

@@ -74,7 +74,8 @@ def evaluate_harness(
         limit: only so many examples of each task.
         mode: None: plain text; `direct` or `thinking`: through the model's chat template with that switch.
         options: seeds, ages, fidelities, record_path and what else `evaluate_chips` takes. Where no calibration is
-            given, ranges are learnt from the task's first examples with their answers.
+            given, ranges are learnt from 16 examples with their answers: of the task's training split, or else behind
+            `limit`, or else the first.
 
     The value is the task's first metric, averaged where a name stands for several tasks. The harness's random numbers
     are the same for every chip, and global ones come back as they were. Raises DataError where the tokenizer has
@@ -110,8 +111,9 @@ def evaluate_harness(
             )  # fmt: skip
         return _scores(found["results"], task, main)
 
-    options.setdefault("calibration", _calibration(tokenizer, leaves[0]))
     settings = {"data": task, "harness": version, "shots": shots, "limit": limit, "mode": mode}
+    if "calibration" not in options:
+        options["calibration"], settings["calibration"] = _calibration(tokenizer, leaves[0], limit)
     options["settings"] = {**settings, **options.get("settings", {})}
     return evaluate_chips(model, metric, chip, **{"metric_name": f"{main} on {task}", **options})
 
@@ -132,16 +134,26 @@ def _scores(results: Mapping[str, Mapping[str, Any]], name: str, main: str) -> d
     return {first: sum(values) / len(values), **found}
 
 
-def _calibration(tokenizer: Any, task: Any, count: int = 16) -> list[dict[str, Tensor]]:
-    """The first examples of a task with their answers."""
+def _calibration(tokenizer: Any, task: Any, limit: int | None, count: int = 16) -> tuple[list[dict[str, Tensor]], str]:
+    """Examples of a task with their answers to learn ranges from, and in words which."""
     texts = []
-    for doc in islice(task.eval_docs, count):
+    for doc in (found := _shown(task, limit, count))[0]:
         target = task.doc_to_target(doc)
         choices = task.doc_to_choice(doc) if task.config.doc_to_choice is not None else None
         said = choices[target] if choices and isinstance(target, int) else target
         texts.append(f"{task.doc_to_text(doc)} {said}")
     ids = [tokenizer(text, truncation=True, max_length=512)["input_ids"] for text in texts]
-    return [{"input_ids": torch.tensor([one])} for one in ids if one]
+    return [{"input_ids": torch.tensor([one])} for one in ids if one], found[1]
+
+
+def _shown(task: Any, limit: int | None, count: int) -> tuple[list[Any], str]:
+    """The examples, those that are not measured where there are such."""
+    if task.has_training_docs() and (own := [*islice(task.training_docs(), count)]):
+        return own, f"the first {len(own)} examples of the training split"
+    if limit is not None and (behind := [*islice(task.eval_docs, limit, limit + count)]):
+        return behind, f"the first {len(behind)} examples behind those that are measured"
+    first = [*islice(task.eval_docs, count)]
+    return first, f"the first {len(first)} examples, which are measured too"
 
 
 def _harness(module: str) -> Any:

@@ -31,6 +31,7 @@ class Task:
         shots: demonstrations, asked before every question in the order given; `first` chooses how many.
         max_new_tokens: an output of more tokens is cut off and counts as wrong.
         stop: a text that ends an output, for models that do not end by themselves; None: only their own end does.
+        unasked: further questions, which are not asked; ranges are learnt from them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Task:
     pattern: str = LAST_WORD
     max_new_tokens: int = 256
     stop: str | None = None
+    unasked: tuple[Question, ...] = ()
 
     def answer_in(self, text: str) -> str | None:
         """The answer that a text gives, None where it gives none."""
@@ -47,7 +49,8 @@ class Task:
 
     def head(self, count: int | None) -> "Task":
         """The task with its first questions alone."""
-        return replace(self, questions=self.questions[:count])
+        questions = (*self.questions, *self.unasked)
+        return self if count is None else replace(self, questions=questions[:count], unasked=questions[count:])
 
     def with_shots(self, count: int) -> "Task":
         """The task with its first demonstrations alone."""

@@ -73,12 +73,18 @@ def assumptions_of(records: Iterable[Record]) -> dict[str, list[str]]:
     """Every assumption once, with the names of the chips it belongs to."""
     found: dict[str, dict[str, None]] = {}
     for record in records:
-        for one in (*record.assumptions, *(record.chip or {}).get("notes", ())):
+        for one in (*_learnt(record), *record.assumptions, *(record.chip or {}).get("notes", ())):
             found.setdefault(one, {}).update({chip_name(record): None} if record.chip else {})
         for report in record.results.get("reports", []):
             for one in report.get("assumptions", []):
                 found.setdefault(one, {})[str(report["chip"])] = None
     return {one: list(names) for one, names in found.items()}
+
+
+def _learnt(record: Record) -> list[str]:
+    """What the ranges of an evaluation were learnt from."""
+    said = record.settings.get("calibration") if record.kind == "evaluation" else None
+    return [f"ranges of inputs and converters were learnt from {said}"] if isinstance(said, str) else []
 
 
 def accuracy_table(records: Sequence[Record]) -> Table:

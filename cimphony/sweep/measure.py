@@ -14,7 +14,7 @@ from torch import nn
 from cimphony.chip import Chip, CrossbarUnit
 from cimphony.cost import CostReport, estimate
 from cimphony.errors import CimphonyError, DataError
-from cimphony.evaluate import describe, enough, last_windows, load_model, load_text, perplexity
+from cimphony.evaluate import calibration_windows, describe, enough, load_model, load_text, perplexity
 from cimphony.evaluate.glue import batches, load_glue, score
 from cimphony.evaluate.population import calibrate_on
 from cimphony.methods.gradient_redistribution import assign_, decompose_, fuse_
@@ -44,6 +44,7 @@ class _Loaded:
     model: nn.Module
     metrics: dict[str, Metric]
     calibration: list[Any]
+    learnt: str  # what ranges are learnt from, in words
     digital: dict[str, float] = field(default_factory=dict)
     converted: str | None = None  # the key of the conversion it is in
 
@@ -74,6 +75,7 @@ class Bench:
 
     def _measured(self, point: Point) -> Record:
         found: dict[str, Any] = {"measures": {}}
+        assumptions = list[str]()
         if any(name in COST_MEASURES for name in self.study.measures):
             work = self._workload(point)
             report = estimate(work, point.chip)
@@ -81,13 +83,13 @@ class Bench:
             found["breakdown"] = {
                 part["component"]: part["energy"] for part in report.by("component") if part["energy"]
             }
-            assumptions = report.assumptions
-        else:
-            assumptions = []
+            assumptions += report.assumptions
         if self.study.numbers:
             numbers = self._numbers(point)
             found["measures"] |= numbers.pop("measures")
             found |= numbers
+            if numbers["per_seed"]:
+                assumptions.append(f"ranges of inputs and converters were learnt from {self._load(point).learnt}")
         record = point_record(self.study, point.axes, point.chip.model_dump(mode="json"), found)
         return record.model_copy(update={"assumptions": assumptions})
 
@@ -176,10 +178,10 @@ class Bench:
         if self._loaded is None or self._loaded.key != key:
             self._loaded = None  # the old model goes before the new one comes
             model, tokenizer = load_model(point.model)
-            metrics, calibration = _measured_on(self.study.data, model, tokenizer, self.study.numbers)
+            metrics, calibration, said = _measured_on(self.study.data, model, tokenizer, self.study.numbers)
             wanted = [name for name in self.study.numbers if name != "yield"]
             metrics = {name: (self.functions | metrics)[name] for name in wanted}
-            loaded = _Loaded(key, model, metrics, calibration)
+            loaded = _Loaded(key, model, metrics, calibration, said)
             loaded.digital = {name: float(metric(model)) for name, metric in metrics.items()}
             if point.method is not None and point.method.rank is not None:
                 fuse_(decompose_(model, point.method.rank, exclude=["lm_head"]))
@@ -197,8 +199,8 @@ class Bench:
             raise SetupError(str(error)) from None
 
 
-def _measured_on(data: Data, model: Any, tokenizer: Any, wanted: list[str]) -> tuple[dict[str, Metric], list[Any]]:
-    """The metrics of the data, and what ranges are learnt from."""
+def _measured_on(data: Data, model: Any, tokenizer: Any, wanted: list[str]) -> tuple[dict[str, Metric], list[Any], str]:
+    """The metrics of the data, and what ranges are learnt from, also in words."""
     if data.task is not None:
         return _on_task(data, model, tokenizer)
     if "accuracy" in wanted:
@@ -209,15 +211,17 @@ def _measured_on(data: Data, model: Any, tokenizer: Any, wanted: list[str]) -> t
     tokens = load_text(data.text, tokenizer)
     window = min(data.window or 256, getattr(model.config, "max_position_embeddings", None) or 256, len(tokens))
     metric = partial(perplexity, tokens=tokens, window=window, max_tokens=data.max_tokens)
-    return {"perplexity": metric}, [last_windows(tokens, window)]
+    windows, said = calibration_windows(tokens, window, data.max_tokens)
+    return {"perplexity": metric}, [windows], said
 
 
-def _on_task(data: Data, model: Any, tokenizer: Any) -> tuple[dict[str, Metric], list[Any]]:
+def _on_task(data: Data, model: Any, tokenizer: Any) -> tuple[dict[str, Metric], list[Any], str]:
     assert data.task is not None
     assert data.folder is not None
     asked = batches(load_glue(data.folder, data.task, "dev").head(data.examples), tokenizer, 32)
     shown = batches(load_glue(data.folder, data.task, "train").head(_CALIBRATION_EXAMPLES), tokenizer, 32)
-    return {"accuracy": partial(score, task=data.task, data=asked)}, [inputs for inputs, _ in shown]
+    said = f"the first {_CALIBRATION_EXAMPLES} examples of the training split"
+    return {"accuracy": partial(score, task=data.task, data=asked)}, [inputs for inputs, _ in shown], said
 
 
 def _costs(report: CostReport, more: dict[str, float], study: Study) -> dict[str, float]:

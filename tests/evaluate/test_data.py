@@ -5,9 +5,10 @@ import json
 import sys
 
 import pytest
+import torch
 
 from cimphony.errors import DataError
-from cimphony.evaluate import load_text, token_name
+from cimphony.evaluate import calibration_windows, load_text, token_name
 
 
 class Words:
@@ -107,3 +108,15 @@ def test_hub_datasets_that_cannot_be_used(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'cimphony\[hub\]'"):
         load_text("wiki")
+
+
+def test_ranges_are_learnt_behind_what_is_measured():
+    text = torch.arange(2000)
+    for scored, first, last, words in (
+        (512, 976, 1999, "the last 1024 tokens of the text, none of which is measured"),
+        (1500, 1744, 1999, "the last 256 tokens of the text, none of which is measured"),  # two windows do not fit
+        (1800, 976, 1999, "the last 1024 tokens of the text, which are measured too"),
+    ):
+        windows, said = calibration_windows(text, 256, scored)
+        assert (int(windows[0, 0]), int(windows[-1, -1]), windows.shape[1], said) == (first, last, 256, words)
+        assert ("none" in said) == (scored <= first)

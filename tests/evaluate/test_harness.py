@@ -74,6 +74,7 @@ def test_the_score_is_the_harness_s_own(folder):
     for prompt in ("a b", "b c", "c a", "a b"):  # by hand: which letter is likeliest after the prompt
         logits = net(**text(prompt, return_tensors="pt")).logits[0, -1]
         best.append(int(logits[text("a b c")["input_ids"]].argmax()))
+    assert record.settings["calibration"].endswith("examples behind those that are measured")
     accuracy = sum(guess == wanted for guess, wanted in zip(best, (0, 1, 2, 0), strict=True)) / 4
     assert record.results["digital"] == record.results["points"][0]["value"] == accuracy
 

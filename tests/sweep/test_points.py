@@ -8,7 +8,7 @@ import pytest
 from cimphony.chip import load_chip
 from cimphony.cost import estimate
 from cimphony.errors import DataError
-from cimphony.evaluate import evaluate_chips, last_windows, load_model, load_text, perplexity
+from cimphony.evaluate import calibration_windows, evaluate_chips, load_model, load_text, perplexity
 from cimphony.nn.trace import trace
 from cimphony.record import read_record
 from cimphony.sweep import measure, read_points, run_study
@@ -31,7 +31,7 @@ def test_a_point_is_what_the_verbs_give(tmp_path):
         chip,
         seeds=[0, 1],
         ages=[0.0, 86_400.0],
-        calibration=last_windows(tokens, 256),
+        calibration=calibration_windows(tokens, 256, 32)[0],
         exclude=NUMBERS["exclude"],
         progress=False,
     ).results
