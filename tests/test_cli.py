@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from cimphony.chip import chip_names, load_chip
 from cimphony.cli import app
+from cimphony.cli import show as shows
+from cimphony.papers.claims import Claim, measure
 from cimphony.record import read_record
 
 ALONE = {**os.environ, "PYTHONWARNINGS": "error", "HF_HUB_OFFLINE": "1"}
@@ -235,6 +237,19 @@ def test_chips_compare_lists_what_differs():
     assert "units.analog.encoding.flip" in printed
     assert "units.analog.rows" not in printed  # the same in both
     assert "differ in 0 fields" in " ".join(run("chips", "compare", "isaac", "isaac").split())
+
+
+def test_long_work_says_where_it_is(monkeypatch, capsys):
+    """As `reproduce` does, on a terminal or not; what is quick says nothing."""
+    claims = [Claim(f"c{at}", "", f"statement {at}", 1.0, "", "derived", lambda: 1.0) for at in (1, 2)]
+    for patience, said in ((60.0, []), (0.0, ["claim 1 of 2: statement 1", "claim 2 of 2: statement 2"])):
+        monkeypatch.setattr(shows, "_PATIENCE", patience)
+        with shows.telling("cimphony.papers"):
+            measure(claims)
+        out, lines = capsys.readouterr()
+        assert (out, [line.split(" s  ")[1] for line in lines.splitlines()]) == ("", said)
+    measure(claims)
+    assert capsys.readouterr().err == ""
 
 
 def test_validate_and_reproduce_leave_record_and_page(tmp_path):

@@ -27,6 +27,7 @@ TrainEpochs = Annotated[int, typer.Option(min=0, help="passes before, for a mode
 MaxTokens = Annotated[int, typer.Option(min=64, help="of a text: three quarters to tune on, the rest held out")]
 Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="default runs/adapt-MODEL")]
 Reads = Literal["exact", "effective"]
+By = Literal["gradient", "sensitivity", "singular_value", "magnitude", "random"]
 
 
 @adapt_app.callback()
@@ -43,6 +44,9 @@ def gradient_redistribution(
     model: Model,
     data: Data,
     slc_rate: Annotated[float, typer.Option(min=0, max=1, help="share of the ranks kept in 1-bit cells")] = 0.1,
+    by: Annotated[By, typer.Option(help="which ranks these are; gradient: the paper's; singular_value does better")] = (
+        "gradient"
+    ),
     task: GlueTask = None,
     chip: Annotated[str, typer.Option(metavar="NAME|PATH", help="a chip with 1-bit and 2-bit cells")] = "hyflexpim",
     epochs: Annotated[int, typer.Option(min=1, help="passes over the data after SVD")] = 1,
@@ -53,14 +57,14 @@ def gradient_redistribution(
     max_tokens: MaxTokens = 1 << 15,
     out: Out = None,
 ) -> None:
-    """HyFlexPIM's method: SVD of every linear layer, fine-tuning, the ranks of largest gradient in reliable cells.
+    """HyFlexPIM's method: SVD of every linear layer, fine-tuning, the ranks that matter most in reliable cells.
 
     Writes the adapted model (for `cimphony run` and `cim.load_model`), a record of each model on the chips, a report.
     An interrupted run goes on.
     """
     chosen, work = _at_rate(load_chip(chip), slc_rate), _task(model, data, task, max_tokens)
-    settings = {"data": data, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
-    redistribute = partial(_redistribute, work, epochs, lr)
+    settings = {"data": data, "by": by, "epochs": epochs, "lr": lr, "train_epochs": train_epochs, **work.settings()}
+    redistribute = partial(_redistribute, work, chosen, slc_rate, by, epochs, lr)
     _adapt(model, work, chosen, settings, redistribute, "redistributed", range(seeds), fidelity, out)
 
 
@@ -107,7 +111,7 @@ def _adapt(
 ) -> None:  # fmt: skip
     """Measure a model as it came (or trained) and as `change` leaves it on the chips; keep the second.
 
-    `change` gives the model and the calibration it was tuned with, None where it was not tuned on chips.
+    `change` gives the model, and what it learned on chips: ranges and cell modes.
     """
     from cimphony.evaluate import evaluate_chips
     from cimphony.papers.hyflexpim_studies import Study
@@ -149,13 +153,20 @@ def _task(model: str, data: str, name: str | None, max_tokens: int) -> "Task":
     return Text("text", model, data, windows=None, max_tokens=max_tokens)
 
 
-def _redistribute(task: "Task", epochs: int, lr: float, model: Any, checkpoint: Path) -> tuple[Any, None]:
-    """The digital model in factors whose ranks know their gradients."""
-    from cimphony.methods.gradient_redistribution import GradientRedistribution, decompose_, fuse_
+def _redistribute(
+    task: "Task", chip: Chip, slc_rate: float, by: By, epochs: int, lr: float, model: Any, checkpoint: Path
+) -> tuple[Any, Any]:
+    """The digital model in factors, and a calibration with the cell modes of their ranks."""
+    from cimphony.evaluate.population import calibrate_on
+    from cimphony.methods.gradient_redistribution import GradientRedistribution, assign_, decompose_, fuse_
+    from cimphony.nn import calibration_of, convert_, restore_
 
     adapted = decompose_(model, exclude=task.digital)
     GradientRedistribution(epochs, lr=lr).fit(adapted, task.training(0), checkpoint=checkpoint)
-    return fuse_(adapted), None
+    assign_(convert_(fuse_(adapted), chip, exclude=task.digital), slc_rate, by)
+    calibrate_on(adapted, task.training(0)[:4])
+    learned = calibration_of(adapted)
+    return restore_(adapted), learned
 
 
 def _tune(task: "Task", chip: Chip, steps: int, rates: dict[str, Any], model: Any, checkpoint: Path) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from cimphony.chip import NON_IDEALITIES, Chip, chip_names, differences, load_ch
 from cimphony.cli import runs
 from cimphony.cli.adapt import adapt_app
 from cimphony.cli.explore import explore
-from cimphony.cli.show import Commands, say, show
+from cimphony.cli.show import Commands, say, show, telling
 from cimphony.cli.sweep import sweep
 from cimphony.record import Record, read_records, write_record
 from cimphony.report import Format, Table, accuracy_table, claims_table, cost_table, mapping_table, series, write_report
@@ -262,7 +262,9 @@ def reproduce(
     """A paper's claims beside what comes out here, a verdict each; a record and a page with its figures redrawn."""
     from cimphony import papers
 
-    _keep_claims(papers.reproduce(paper, claims, records), out, f"{paper}-{claims}" if claims else paper)
+    with telling("cimphony.papers"):
+        record = papers.reproduce(paper, claims, records)
+    _keep_claims(record, out, f"{paper}-{claims}" if claims else paper)
 
 
 @app.command(epilog="Example: `cimphony validate`")

@@ -1,5 +1,7 @@
 """What commands print: tables and one-line errors, in colour where the terminal has it."""
 
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from cimphony.report import Table
 
 _WIDE = 400
 _LONG = 40
+_PATIENCE = 2.0  # s
 
 
 class Commands(TyperGroup):
@@ -46,6 +49,36 @@ def keeping(folder: Path) -> Iterator[None]:
             f"finished points are in {folder}; the same command goes on from there" if kept else "nothing is finished"
         )
         raise KeyboardInterrupt(f"; {place}") from None
+
+
+class _Lines(logging.Handler):
+    """Log messages as lines on stderr, the first and the next not before the patience of a reader is at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = self._began = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line with the time since the start."""
+        now = time.monotonic()
+        if now - self._last >= _PATIENCE:
+            self._last = now
+            line = Text(f"{now - self._began:4.0f} s  {record.getMessage()}", style="dim")
+            Console(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+@contextmanager
+def telling(logger: str) -> Iterator[None]:
+    """Inside, long work says on stderr where it is, on a terminal or not."""
+    log, handler = logging.getLogger(logger), _Lines()
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def complain(message: str) -> None:

@@ -1,5 +1,6 @@
 """A paper's claims as data, each with the function that measures it here, and an honest verdict."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import yaml
 from cimphony.errors import StateError
 from cimphony.record import Record, new_record
 
+_LOG = logging.getLogger(__name__)
 Status = Literal["derived", "conditional", "calibrated", "trend", "not derivable"]
 Relation = Literal["equal", "at least", "at most"]
 
@@ -105,7 +107,11 @@ def load_claims(
 
 def measure(claims: Sequence[Claim]) -> list[Verdict]:
     """Every claim measured, in order; one that lacks a program or a record here is not derivable, and says why."""
-    return [_measured(claim) for claim in claims]
+    verdicts = list[Verdict]()
+    for at, claim in enumerate(claims, 1):
+        _LOG.info("claim %d of %d: %s", at, len(claims), claim.statement)
+        verdicts.append(_measured(claim))
+    return verdicts
 
 
 def _measured(claim: Claim) -> Verdict:

@@ -4,6 +4,7 @@ The paper's network, data, word length and clock are not public, so sizes are th
 ports (`cimphony.hardware`), synthesised by yosys where it is installed.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -23,6 +24,7 @@ OTHERS = ("taylor", "cordic", "sinc")  # that the quadratic activation is compar
 RATES = {"siren": 1.5e-3, "sine_matched": 2e-3, "quad": 1.5e-3}  # as tuned in papers/results/quad-inr-pictures.json
 NAND2 = 0.49e-12  # m2, a two-input gate in a 28 nm library: 0.49 um2 is usual, 0.4 to 0.6 are found
 _GATE = 4  # transistors of it
+_LOG = logging.getLogger(__name__)
 
 
 def record() -> Record:
@@ -58,7 +60,10 @@ def fitted(name: str = "camera", size: int = 64, steps: int = 200) -> list[dict[
         picture = load_picture(name, size)
     except DataError:
         return []
-    fits = [quad_inr.fit(quad_inr.Inr(kind, width=32), picture, steps=steps, rate=rate) for kind, rate in RATES.items()]
+    fits = list[quad_inr.Fit]()
+    for kind, rate in RATES.items():
+        _LOG.info("figure 3: %s learns %s", kind, name)
+        fits.append(quad_inr.fit(quad_inr.Inr(kind, width=32), picture, steps=steps, rate=rate))
     shown = [("original", picture)] + [(f"{one.kind}, {one.psnr[steps]:.1f} dB", one.picture) for one in fits]
     pictures = [{"name": label, "rows": _grey(values)} for label, values in shown if values is not None]
     return [{"figure": "3", "title": f"{name}, {size} x {size}, after {steps} steps, one seed", "pictures": pictures}]
@@ -88,6 +93,7 @@ def rank_ratio(other: str, seeds: int = 3) -> float:
 @cache
 def count(name: str, target: str, cell: str) -> int:
     """Cells of a pipeline by yosys."""
+    _LOG.info("yosys synthesises %s for %s", name, target)
     return synthesise(ACTIVATIONS[name][0](), target)[cell]
 
 

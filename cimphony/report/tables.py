@@ -202,7 +202,7 @@ def _claim_row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(row["statement"]),
         f"{number(row['paper'])} {row['unit']}".strip(),
-        number(row["ours"]),
+        MISSING if row["ours"] is None else f"{number(row['ours'])} {row['unit']}".strip(),
         number(row["ratio"]),
         verdict if status == verdict else f"{verdict} ({status})",
         str(row["where"]),

@@ -154,7 +154,7 @@ class Method(Part):
     rank: Literal["hard"] | int | float | None = Field(
         None, description="decompose linear layers to this rank first, as decompose_; none: the model as it is"
     )
-    by: Literal["gradient", "singular_value", "magnitude", "random"] = Field(
+    by: Literal["gradient", "sensitivity", "singular_value", "magnitude", "random"] = Field(
         "magnitude", description="what orders the ranks, as assign_"
     )
     slc_rate: Fraction | None = Field(None, description="share of ranks in SLC cells; none: the chip's own rule")
