@@ -146,6 +146,16 @@ class MeasuredDevice(Part):
             raise ValueError(f"levels must rise by target, not {', '.join(f'{one:g}' for one in targets)} S")
         return self
 
+    @property
+    def g_min(self) -> float:
+        """Conductance of level 0 [S]."""
+        return self.levels[0].target
+
+    @property
+    def g_max(self) -> float:
+        """Conductance of the top level [S]."""
+        return self.levels[-1].target
+
 
 Device = Annotated[
     IdealDevice | GaussianDevice | PcmDevice | RramDevice | LogLinearDevice | MeasuredDevice,

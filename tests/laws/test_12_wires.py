@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from cimphony.chip import CrossbarUnit, GaussianDevice, IdealDevice, PcmDevice, Wires, load_chip
+from cimphony.chip import (
+    CrossbarUnit,
+    GaussianDevice,
+    IdealDevice,
+    MeasuredDevice,
+    MeasuredLevel,
+    PcmDevice,
+    Wires,
+    load_chip,
+)
 from cimphony.circuits import write
 from cimphony.circuits.wires import seen
 from cimphony.errors import ChipError
@@ -109,4 +118,6 @@ def test_levels_need_conductances() -> None:
         with pytest.raises(ChipError, match=r"wires\.g_m"):
             chip.replace({"units.analog.wires": {"column": 1.0, **given}})
     assert Wires(g_max=2.0).conductances(IdealDevice()) == (0.0, 2.0)
+    levels = tuple(MeasuredLevel(target=g, mean=g, sd=0.0) for g in (1e-6, 2e-5))
+    assert Wires().conductances(MeasuredDevice(levels=levels)) == (1e-6, 2e-5)
     assert Wires(g_min=1.0, g_max=2.0).conductances(GaussianDevice()) == (1.0, 2.0)
