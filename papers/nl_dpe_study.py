@@ -19,7 +19,7 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -384,6 +384,12 @@ FUNCTIONS: dict[str, tuple[Any, tuple[float, float]]] = {
 DRAWN = 300  # chips
 
 
+def spread(errors: Sequence[float]) -> dict[str, float]:
+    sd = statistics.stdev(errors)
+    return {"mean": round(statistics.fmean(errors), 3), "sd": round(sd, 3),
+            "error of a mean of ten": round(sd / math.sqrt(10), 3)}  # fmt: skip
+
+
 def thresholds(path: Path) -> Record:
     """Code errors of functions, and what tuning the thresholds of three does, on chips that no recipe saw."""
     began, rows = time.monotonic(), []
@@ -402,11 +408,17 @@ def thresholds(path: Path) -> Record:
                 row: dict[str, Any] = {"function": name, "code": code, "mapping": mapping}
                 for way, made in ways.items():
                     errors = code_error(made, function, acam, range(DRAWN))
-                    sd = statistics.stdev(errors)
-                    row[way] = {"mean": round(statistics.fmean(errors), 3), "sd": round(sd, 3),
-                                "error of a mean of ten": round(sd / math.sqrt(10), 3)}  # fmt: skip
+                    row[way] = spread(errors)
                 rows.append(row)
                 print(row, flush=True)
+    for name in ("identity", "exp"):
+        function, domain = FUNCTIONS[name]
+        for scale in (0.5, 1.5, 2.0):
+            how = Thresholds(device=LogLinearDevice(g_min=0.0, scale=scale), mapping="abs_minmax")
+            errors = code_error(compile_function(function, domain, 8), function, Acam(thresholds=how), range(DRAWN))
+            rows.append({"function": name, "code": "gray", "mapping": "abs_minmax", "noise": scale,
+                         "compiled": spread(errors)})  # fmt: skip
+            print(rows[-1], flush=True)
     settings = {"chips": DRAWN, "functions": {name: list(domain) for name, (_, domain) in FUNCTIONS.items()},
                 "literal": vars(LITERAL), "working": vars(WORKING)}  # fmt: skip
     made = new_record("study", "NL-DPE: code errors, RMS in codes, mean and sd over chips", settings=settings,
