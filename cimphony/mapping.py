@@ -421,8 +421,8 @@ def _memory_chips(workload: Workload, unit: GpuUnit) -> int:
 
 
 def _check(workload: Workload, chip: Chip, needed: int, chips: int | None, what: str) -> None:
-    if chips is not None and chips < 1:
-        raise CapacityError(f"chips = {chips} is not allowed; choose 1 or more, or none to take as many as needed")
+    if chips is not None and (not isinstance(chips, int) or chips < 1):  # type: ignore[reportUnnecessaryIsInstance]
+        raise CapacityError(f"chips = {chips!r} is not allowed; choose 1 or more, or none to take as many as needed")
     if chips is not None and needed > chips:
         raise CapacityError(
             f"{workload.model} does not fit on {chips} x {chip.name}: it needs {what}. "

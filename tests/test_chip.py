@@ -95,6 +95,7 @@ def test_a_bad_field_is_one_clear_sentence(changes: dict, message: str) -> None:
             r"units = \[{.{,60} is not allowed",
         ),
         ("node: 1.0e-9\n", "the chip: name is missing"),
+        ("base: isaac\nlinks: {chips: {bandwidth: 1.0e+9}}\n", "links.chips = 'chips' is not .* 'bus', 'pu' or 'chip'"),
         ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
     ],
 )

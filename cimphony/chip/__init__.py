@@ -1,7 +1,7 @@
 """The chip description: frozen, validated, torch-free. Named chips are in `cimphony/chips/*.yaml`."""
 
 from cimphony.chip.acam import Acam, AcamCell, AcamUnit, ThresholdLaw, Thresholds
-from cimphony.chip.chip import Chip, OperationKind, Unit, build_chip, differences
+from cimphony.chip.chip import Chip, LinkName, OperationKind, Unit, build_chip, differences
 from cimphony.chip.crossbar import (
     Adc,
     Cell,
@@ -70,6 +70,7 @@ __all__ = [
     "LinearLaw",
     "LinearMultiplier",
     "Link",
+    "LinkName",
     "LogLinearDevice",
     "MeasuredDevice",
     "MeasuredLevel",

@@ -24,6 +24,7 @@ Unit = Annotated[
 OperationKind = Literal[
     "static_matmul", "adapter", "dynamic_matmul", "softmax", "activation", "norm", "elementwise", "embedding"
 ]
+LinkName = Literal["bus", "pu", "chip"]
 _Kind = TypeVar("_Kind", bound=Part)
 _RUNS: dict[str, tuple[str, ...]] = {
     "static_matmul": ("crossbar", "gpu"),
@@ -55,7 +56,11 @@ class Chip(Part):
         description="how many times a stored layer is programmed, by wildcard on its name; outputs are averaged. The "
         "first wildcard that matches decides, the rest is stored once",
     )
-    links: dict[str, Link] = Field({}, description="connections by name: module, pu, chip")
+    links: dict[LinkName, Link] = Field(
+        {},
+        description="connections: chip: from one chip to the next; pu: from one block of layers to the next within a "
+        "chip; bus: partial sums between the units that share a block's weights (none: they take pu)",
+    )
     notes: list[str] = Field([], description="assumptions a reader must know; every report repeats them")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from cimphony.chip import (
     GainCellAttentionUnit,
     GpuUnit,
     Link,
+    LinkName,
     NorPimUnit,
     Unit,
     check_chip,
@@ -51,8 +52,8 @@ class _Estimate:
         self.entries: list[Entry] = []
         self.digital: dict[str, list[float]] = {}  # kind -> operations, multiply-adds or elements without a unit
         self.shared: dict[str, float] = defaultdict(float)  # busy time of what all blocks share
-        self.missing_links: set[str] = set()
-        self.used_links: set[str] = set()
+        self.missing_links: set[LinkName] = set()
+        self.used_links: set[LinkName] = set()
         self.tiles = 1.0  # pieces that attention scores are cut into
         self.overlap = False
         self.slowest = 0.0
@@ -186,16 +187,19 @@ class _Estimate:
         together = self.placement.levels(placed)
         if together > 1 and len(placed.layers) > 1:  # a single matrix is split by columns: no partial sums
             within = together * self.placement.per_level <= self.placement.capacity
-            link = ("bus" if "bus" in self.chip.links else "pu") if within else "chip"
+            link: LinkName = ("bus" if "bus" in self.chip.links else "pu") if within else "chip"
             self._transfer(link, placed, last, numbers * partial_bytes(unit) * (together - 1), times)
         blocks = sum(block.repetitions for block in self.placement.blocks)
         between_chips = min(1.0, (self.placement.chips - 1) / blocks)
         size = numbers * activation_bytes(unit)
-        for link, share in (("pu", 1 - between_chips), ("chip", between_chips)):
+        shares: dict[LinkName, float] = {"pu": 1 - between_chips, "chip": between_chips}
+        for link, share in shares.items():
             if share:
                 self._transfer(link, placed, last, size * share, None)
 
-    def _transfer(self, name: str, placed: BlockPlacement, last: Operation, size: float, times: Times | None) -> None:
+    def _transfer(
+        self, name: LinkName, placed: BlockPlacement, last: Operation, size: float, times: Times | None
+    ) -> None:
         """Bytes over a link; those that hold the block up go into its times, all of them share the link."""
         link: Link | None = self.chip.links.get(name)
         if link is None:
