@@ -6,9 +6,12 @@ from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
+from numbers import Integral
 from typing import Any, get_args
 
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from cimphony.chip import AcamUnit, Chip, CrossbarUnit, check_chip
@@ -155,11 +158,13 @@ def _choose(
             if path in inside_attention:
                 digital[path] = "used inside nn.MultiheadAttention"
             elif isinstance(module, (nn.Linear, nn.Conv2d)):
-                digital[path] = "a subclass with its own forward"
+                digital[path] = _why_not(module)
             elif _is_router(module):
                 digital[path] = f"{type(module).__name__}: routing is exact"
             elif _has_own_weights(module) and not isinstance(module, SplitExperts):
                 digital[path] = f"{type(module).__name__}: only linear layers and Conv2d go on a crossbar"
+        elif any(weight.is_complex() for weight in module.parameters(recurse=False)):
+            digital[path] = "complex weights"
         elif path not in names and not any(fnmatchcase(path, pattern) for pattern in include):
             digital[path] = "not included"
         elif any(fnmatchcase(path, pattern) for pattern in exclude):
@@ -180,6 +185,14 @@ def _choose(
             f"exclude={list(exclude)}.{hint}"
         )
     return chosen, digital
+
+
+def _why_not(layer: nn.Module) -> str:
+    if parametrize.is_parametrized(layer):
+        return "parametrized: torch.nn.utils.parametrize.remove_parametrizations makes it plain"
+    if isinstance(layer, LazyModuleMixin):
+        return "without weights yet: run a batch first"
+    return "a subclass with its own forward"
 
 
 def _has_own_weights(module: nn.Module) -> bool:
@@ -346,17 +359,17 @@ def program_(model: nn.Module, *, seed: int = 0, memory: Memory = "stored") -> n
     fidelity keep one byte a weight and write their cells anew, the same ones, at every read: some ten times less
     memory, and slower. Raises StateError where ranges are missing, DataError where weights hold NaN or Inf.
     """
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise DataError(f"seed = {seed!r} is not allowed: it must be an integer from 0 to 2^63 - 1")
     if memory not in get_args(Memory):
         raise DataError(f"memory = {memory!r} is not allowed: it must be one of {', '.join(get_args(Memory))}")
     for layer in converted_layers(model, "program_").values():
-        layer.program(seed=seed, memory=memory)
+        layer.program(seed=int(seed), memory=memory)
     for attention in attention_layers(model).values():
-        attention.program(seed)
+        attention.program(int(seed))
     for activation in acam_activations(model).values():
         if activation.readout is not None and activation.done_by is None:
-            activation.readout.program(seed)
+            activation.readout.program(int(seed))
     return model
 
 

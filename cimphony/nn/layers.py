@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 
 from cimphony.circuits.uncompiled import uncompiled
@@ -44,14 +45,15 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class Stamp:
-    """What a weight was when its cells were written: how often it was changed in place, and its norm.
+    """What a weight was when its cells were written: how often it was changed in place, where it is, and its norm.
 
     Fused optimisers, the default of transformers' Trainer, change weights behind torch's count of versions; the norm
-    tells. It is only looked at where the weight may have been trained.
+    tells. It is only looked at where the weight may have been trained, or lies elsewhere in memory.
     """
 
     def __init__(self, weight: Tensor) -> None:
         self.version = 0 if weight.is_inference() else weight._version  # inference tensors cannot be trained
+        self.place = weight.data_ptr()
         self.norm = _norm(weight)
         self.trained = False  # the layer ran forward in training since
 
@@ -59,7 +61,7 @@ class Stamp:
         """Whether the weight changed since."""
         if self.version != (0 if weight.is_inference() else weight._version):
             return True
-        if not (closely or self.trained):
+        if not (closely or self.trained or weight.data_ptr() != self.place):
             return False
         return not math.isclose(self.norm, _norm(weight), rel_tol=1e-13)  # sums depend on the number of threads
 
@@ -143,6 +145,11 @@ class AnalogLayer(nn.Module):
         return outputs if self.readout is None or added else self.readout(outputs)
 
     def _check_written(self, tiles: Tiles) -> None:
+        if is_tracing() or torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+            raise StateError(
+                f"layer {tiles.layer}: a chip's reads cannot be traced, exported or transformed (torch.jit.trace, "
+                "torch.export, ONNX, torch.func): cim.restore_ makes the model digital again"
+            )
         if tiles.programmed is None:
             raise StateError(
                 f"layer {tiles.layer} holds no weights yet: run cim.program_(model, seed=...) before the model"
@@ -234,7 +241,7 @@ class AnalogConv2d(AnalogLayer, nn.Conv2d):
         if self.bias is not None:
             outputs = outputs + self.bias.to(outputs.dtype)
         outputs = self.read_out(outputs)
-        return outputs.transpose(1, 2).reshape(input.shape[0], -1, *pixels(self, padded))
+        return outputs.transpose(1, 2).reshape(input.shape[0], self.out_channels, *pixels(self, padded))
 
 
 def pad(conv: nn.Conv2d, images: Tensor) -> Tensor:

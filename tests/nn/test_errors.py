@@ -1,7 +1,9 @@
 """Bad input and wrong order: one clear error each, never a traceback from deep inside, never a silent number."""
 
 import contextlib
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -185,6 +187,50 @@ def test_zero_tokens_and_zero_inputs() -> None:
     net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
     assert net(torch.empty(0, 8)).shape == (0, 2)
     assert torch.isfinite(net(torch.zeros(3, 8))).all()
+    net = cim.program_(cim.convert_(nn.Sequential(nn.Conv2d(4, 6, 3)), cim.load_chip(HYFLEX)))
+    assert net(torch.empty(0, 4, 8, 8)).shape == (0, 6, 6, 6)
+
+
+def _fused(net: nn.Sequential) -> nn.Module:
+    return torch.nn.utils.fuse_conv_bn_eval(net[0], net[1])
+
+
+def _replaced(net: nn.Sequential) -> nn.Module:
+    net[0].weight.data = torch.zeros_like(net[0].weight)
+    return net
+
+
+@pytest.mark.parametrize("change", [_fused, _replaced])
+def test_weights_that_others_put_in_place_are_seen(change: Callable[[nn.Sequential], nn.Module]) -> None:
+    """torch counts no change where a tool gives a layer, or its copy, another tensor."""
+    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2)).eval()
+    net[1].running_var.fill_(4.0)
+    cim.program_(cim.convert_(net, cim.load_chip(HYFLEX)))
+    with pytest.raises(cim.StateError, match="changed after they were programmed"):
+        change(net)(torch.ones(1, 3, 5, 5))
+
+
+def test_graphs_of_a_chip_are_refused() -> None:
+    """A trace would hold a buffer that a compiled kernel filled once."""
+    net, inputs = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX))), torch.ones(2, 8)
+    with pytest.raises(cim.StateError, match="cannot be traced, exported or transformed"):
+        torch.export.export(net, (inputs,))
+    with pytest.raises(cim.StateError, match="cannot be traced, exported or transformed"):
+        torch.func.grad(lambda x: net(x).sum())(inputs)
+
+
+def test_why_a_layer_stays_digital() -> None:
+    net = nn.Sequential(nn.Linear(8, 4), nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)), nn.LazyLinear(2))
+    net.add_module("waves", nn.Linear(2, 2, dtype=torch.complex64))
+    why = cim.nn.digital_layers(cim.convert_(net, cim.load_chip(HYFLEX)))
+    assert "remove_parametrizations" in why["1"]
+    assert "run a batch first" in why["2"]
+    assert why["waves"] == "complex weights"
+
+
+def test_a_seed_of_numpy() -> None:
+    net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)), seed=np.int64(3))  # type: ignore[arg-type]
+    assert type(cim.nn.summary_rows(net)[0]["seed"]) is int
 
 
 def test_the_summary_says_what_is_applied() -> None:
