@@ -194,9 +194,11 @@ def test_gradients_training_and_copies(name: str) -> None:
     trained = logits(cim.program_(twin))
     assert not torch.allclose(trained, before, atol=1e-3)
     torch.testing.assert_close(logits(cim.restore_(twin)), trained, rtol=1e-3, atol=1e-3)
-    half = copy.deepcopy(model).to(torch.float64)
-    assert half.model.layers[0].mlp.experts.get_submodule("0.down_proj").weight.dtype == torch.float64
-    torch.testing.assert_close(logits(half).float(), before, rtol=1e-3, atol=1e-3)
+    wide = copy.deepcopy(model).to(torch.float64)
+    assert wide.model.layers[0].mlp.experts.get_submodule("0.down_proj").weight.dtype == torch.float64
+    torch.testing.assert_close(logits(wide).float(), before, rtol=1e-3, atol=1e-3)
+    gone = copy.deepcopy(model).to("meta")
+    assert {one.tiles[0].programmed.scale.device.type for one in analog_layers(gone).values()} == {"meta"}
 
 
 def test_adapters_of_stacked_weights_leave_them_digital() -> None:
