@@ -56,14 +56,25 @@ class Stamp:
         self.place = weight.data_ptr()
         self.norm = _norm(weight)
         self.trained = False  # the layer ran forward in training since
+        self.outdated = False  # known to differ, whatever weight follows
 
     def differs(self, weight: Tensor, closely: bool) -> bool:
         """Whether the weight changed since."""
-        if self.version != (0 if weight.is_inference() else weight._version):
+        if self.outdated or self.version != (0 if weight.is_inference() else weight._version):
             return True
         if not (closely or self.trained or weight.data_ptr() != self.place):
             return False
-        return not math.isclose(self.norm, _norm(weight), rel_tol=1e-13)  # sums depend on the number of threads
+        return not self.same_norm(weight)
+
+    def same_norm(self, weight: Tensor) -> bool:
+        """Whether the weight looks like the one of the stamp; sums depend on the number of threads."""
+        return math.isclose(self.norm, _norm(weight), rel_tol=1e-13)
+
+    def follow(self, weight: Tensor, *, changed: bool) -> "Stamp":
+        """The stamp of what takes the weight's place, a copy or another dtype: cells that were outdated stay so."""
+        following = Stamp(weight)
+        following.trained, following.outdated = self.trained, changed
+        return following
 
 
 def _norm(weight: Tensor) -> float:
@@ -158,28 +169,31 @@ class AnalogLayer(nn.Module):
         self._written.trained |= self.training and torch.is_grad_enabled() and self.weight.requires_grad
         if not stale:
             return
-        if not (self.training or self.rewritable):
+        if not (self.training or self.rewritable or self._written.trained):
             raise StateError(
                 f"the weights of layer {tiles.layer} changed after they were programmed: run cim.program_ again, "
                 "or cim.restore_ to leave the chip"
             )
-        # training: the chip is written anew after each optimiser step, with a fresh draw of programming noise
+        # training, and evaluation during it: the chip is written anew after each optimiser step, with a fresh draw
         last = tiles.programmed
         self.program(seed=last.seed, seconds=last.seconds, rewrites=last.rewrites + 1)
         self._written.trained = True
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Follow the weight to its device; a change of dtype leaves the cells as they are."""
+        changed = self._written.differs(self.weight, closely=True)
         super()._apply(fn, recurse)
         for tiles in self.tiles:
             if tiles.programmed is not None:
                 tiles.programmed = tiles.programmed.to(self.weight.device)
-        self._written = Stamp(self.weight)
+        self._written = self._written.follow(self.weight, changed=changed)
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._written = Stamp(self.weight)  # a copied parameter counts its changes anew
+        written = self._written  # a copied parameter counts its changes anew
+        changed = written.outdated or not written.same_norm(self.weight)
+        self._written = written.follow(self.weight, changed=changed)
 
 
 class AnalogLinear(AnalogLayer, nn.Linear):

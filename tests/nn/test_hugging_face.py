@@ -116,14 +116,17 @@ def test_trainer(tmp_path: Path) -> None:
         disable_tqdm=True,
         save_strategy="no",
         logging_strategy="no",
+        eval_strategy="steps",
+        eval_steps=4,
         use_cpu=True,
         dataloader_pin_memory=False,
         per_device_train_batch_size=8,
     )
     with torch.no_grad():
         before = float(model(**{key: torch.stack([row[key] for row in rows]) for key in rows[0]}).loss)
-    result = transformers.Trainer(model=model, args=settings, train_dataset=rows).train()
-    assert result.training_loss < before
+    trainer = transformers.Trainer(model=model, args=settings, train_dataset=rows, eval_dataset=rows)
+    assert trainer.train().training_loss < before
+    assert [row["eval_loss"] < before for row in trainer.state.log_history if "eval_loss" in row] == [True, True]
     cim.program_(model.eval(), seed=0)
     with torch.no_grad():
         after = float(model(**{key: torch.stack([row[key] for row in rows]) for key in rows[0]}).loss)
