@@ -63,7 +63,7 @@ def test_rows_of_an_acam_follow_from_bits_and_code() -> None:
         ({"encoding": {"weights": "offset", "bits": 8}}, ("encoding.weights: offset", "differential_residual")),
         (
             {"encoding": {"weights": "differential_residual", "bits": 8, "subtract": "digital"}},
-            ("subtracts its pairs", "subtract: analog"),
+            ("subtract = digital needs weights: differential", "subtract: analog"),
         ),
         ({"cell": {"bits": 2, "device": {"kind": "ideal"}}}, ("cell.bits = {'mlc': 2}", "= 7")),
         (

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from cimphony.chip.devices import LogLinearDevice
-from cimphony.chip.part import Component, Count, Node, NonNegative, Part, Positive
+from cimphony.chip.part import Component, Count, Node, NonNegative, Part, Positive, needs
 from cimphony.chip.pricing import ACAM_ACTIONS, check_components
 
 CodeBits = Annotated[int, Field(ge=2, le=10)]
@@ -100,8 +100,7 @@ class Acam(Part):
     def _check(self) -> Self:
         if self.rows is not None and self.rows < self.bits:
             raise ValueError(f"rows = {self.rows} is too few: every one of {self.bits} bits needs a row; or rows: null")
-        if self.quantile < 1 and self.range != "calibrated":
-            raise ValueError(f"quantile = {self.quantile} needs range: calibrated, not {self.range}; or quantile: 1")
+        needs(self, "quantile", "range", "calibrated")
         return self
 
     @property

@@ -6,7 +6,19 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from cimphony.chip.acam import Acam
 from cimphony.chip.devices import Device
-from cimphony.chip.part import MODES, PER_MODE, Component, Count, Fraction, Mode, Node, NonNegative, Part, Positive
+from cimphony.chip.part import (
+    MODES,
+    PER_MODE,
+    Component,
+    Count,
+    Fraction,
+    Mode,
+    Node,
+    NonNegative,
+    Part,
+    Positive,
+    needs,
+)
 from cimphony.chip.pricing import CROSSBAR_ACTIONS, check_components
 
 CellBits = Annotated[int, Field(ge=1, le=8)]
@@ -96,10 +108,9 @@ class Encoding(Part):
     def _check(self) -> Self:
         if self.residual_gain & (self.residual_gain - 1):
             raise ValueError(f"residual_gain = {self.residual_gain} is no power of two; choose 1, 2, 4, ... 1024")
-        if self.weights == "differential_residual" and self.subtract == "digital":
-            raise ValueError("differential_residual subtracts its pairs in the analog domain; use subtract: analog")
-        if self.flip and self.weights in ("differential", "differential_residual", "signed_digits"):
-            raise ValueError("flip works on unsigned columns; use weights: twos_complement or offset, or flip: false")
+        needs(self, "residual_gain", "weights", "differential_residual")
+        needs(self, "subtract", "weights", "differential")
+        needs(self, "flip", "weights", "twos_complement", "offset", "binary")
         if (self.bits == 1) != (self.weights == "binary"):
             raise ValueError(f"bits = {self.bits} with weights: {self.weights}: binary takes 1 bit, the others 2 to 16")
         return self
@@ -129,9 +140,10 @@ class InputCoding(Part):
     )
 
     @model_validator(mode="after")
-    def _check_sign(self) -> Self:
-        if not self.signed and self.coding != "bit_serial":
-            raise ValueError(f"signed: false needs coding: bit_serial, not {self.coding}")
+    def _check(self) -> Self:
+        needs(self, "signed", "coding", "bit_serial")
+        needs(self, "slice_bits", "coding", "multi_bit")
+        needs(self, "quantile", "range", "static")
         if self.signed and self.bits == 1:
             raise ValueError("bits = 1 leaves nothing beside the sign; give 2 or more, or signed: false")
         return self
@@ -172,7 +184,9 @@ EnergyLaw = Annotated[DoublingLaw | LinearLaw | SurveyLaw | TableLaw, Field(disc
 class Adc(Part):
     """The analog-to-digital converter at the foot of the columns."""
 
-    kind: Literal["sar", "flash", "ramp", "neuron"] = "sar"
+    kind: Literal["sar", "flash", "ramp", "neuron"] = Field(
+        "sar", description="the circuit, for the reader: what it takes is in the unit's cycle, energy_law and area"
+    )
     bits: Annotated[dict[Mode, ConverterBits], PER_MODE] = Field(description="resolution for each cell mode")
     range: Literal["level", "full_scale", "calibrated"] = Field(
         "level",
@@ -190,6 +204,11 @@ class Adc(Part):
     node: Node | None = Field(None, description="node of energy and area [m]; none: the chip's own node")
     voltage: Positive | None = Field(None, description="supply voltage of the energy [V]; none: the chip's own")
     source: str = Field("", description="where the numbers come from")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        needs(self, "quantile", "range", "calibrated")
+        return self
 
 
 def _sar_unless_said(value: object) -> object:

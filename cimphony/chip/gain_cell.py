@@ -84,7 +84,8 @@ class GainCell(Part):
     multiplier: Multiplier
     retention: Positive | None = Field(None, description="time constant of the stored voltage [s]; none: no leakage")
     leaks_to: Literal["middle", "ground"] = Field(
-        "middle", description="where the voltage relaxes to: middle of the supply, a zero weight; or 0 V"
+        "middle",
+        description="with retention, where the voltage relaxes to: middle of the supply, a zero weight; or 0 V",
     )
 
     @model_validator(mode="after")
@@ -102,7 +103,9 @@ class GainCell(Part):
 class PulseCoding(Part):
     """Charge to pulse: inputs, scores and outputs as pulse widths."""
 
-    longest: Positive = Field(15e-9, description="longest pulse [s]")
+    longest: Positive = Field(
+        15e-9, description="longest pulse [s], against which noise.jitter counts; part of token_time"
+    )
     input_levels: Levels | None = Field(16, description="widths of an input pulse, none included; none: any width")
     score_saturation: Positive = Field(80e-6, description="summed current whose charge makes the longest pulse [A]")
     output_saturation: Positive = Field(40e-6, description="summed current at which a readout saturates [A]")

@@ -43,6 +43,14 @@ class Part(BaseModel):
         return data
 
 
+def needs(part: Part, field: str, where: str, *values: str) -> None:
+    """ValueError for a field that is set although it changes nothing with what another one says."""
+    value, usual, said = getattr(part, field), type(part).model_fields[field].default, getattr(part, where)
+    if value != usual and said not in values:
+        allowed = " or ".join(values)
+        raise ValueError(f"{field} = {value} needs {where}: {allowed}, not {said}; or {field}: {usual}".lower())
+
+
 def _for_every_mode(value: object) -> object:
     """A plain value means the same for SLC and MLC cells."""
     plain: Any = value

@@ -41,7 +41,9 @@ class NorPimUnit(Part):
         description="operands of attention as whole numbers of `bits`, in the numbers and in the cost of x V; "
         "none: numbers keep the model's floating point, and both products cost `bits` by `bits`",
     )
-    density: Annotated[Fraction, Field(gt=0)] = Field(1.0, description="share of the multiply-adds left after pruning")
+    density: Annotated[Fraction, Field(gt=0)] = Field(
+        1.0, description="share of the multiply-adds left after pruning, for the cost alone: numbers prune nothing"
+    )
     clock: Positive = Field(description="clock frequency [Hz]")
     count: dict[str, Count] = Field({"array": 256, "module": 1}, description=_COUNT)
     endurance: Positive | None = Field(None, description="writes a cell survives; none: not stated")
@@ -114,7 +116,7 @@ class GpuUnit(Part):
     )
     area: NonNegative = Field(0.0, description="die area [m2]")
     density: Annotated[Fraction, Field(gt=0)] = Field(
-        1.0, description="share of dynamic multiply-adds left after pruning"
+        1.0, description="share of dynamic multiply-adds left after pruning, for the cost alone"
     )
     components: dict[str, Component] = Field({}, description=_COMPONENTS)
 

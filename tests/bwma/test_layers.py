@@ -210,7 +210,7 @@ def test_errors() -> None:
     [
         ({"units.analog.encoding.bits": 4}, "binary takes 1 bit"),
         ({"units.analog.cell": {"bits": 2, "device": {"kind": "ideal"}}}, "binary needs cells of 1 bit"),
-        ({"units.analog.input.coding": "pulse_width"}, "signed: false needs coding: bit_serial"),
+        ({"units.analog.input.coding": "pulse_width"}, "signed = false needs coding: bit_serial"),
         ({"units.analog.input": {"bits": 1}}, "bits = 1 leaves nothing beside the sign"),
     ],
 )
