@@ -114,11 +114,16 @@ def cells_per_weight(unit: CrossbarUnit, mode: Mode) -> int:
     return sum(2 if one.pair else 1 for one in weight_slices(unit.encoding, unit.cell.bits[mode]))
 
 
+def slc_count(slc_rate: float, count: int) -> int:
+    """How many of a layer's columns, or of a factor's ranks, sit in SLC cells."""
+    return math.ceil(slc_rate * count - 1e-9)
+
+
 def mode_columns(unit: CrossbarUnit, outputs: int) -> dict[Mode, int]:
     """Output columns of a layer in each cell mode."""
     if unit.cell.slc_rate is None:
         return {next(iter(unit.cell.bits)): outputs}
-    slc = math.ceil(unit.cell.slc_rate * outputs - 1e-9)
+    slc = slc_count(unit.cell.slc_rate, outputs)
     return {"slc": slc, "mlc": outputs - slc}
 
 
@@ -193,7 +198,6 @@ class Placement:
     level: str = "chip"  # the outermost level of the unit below the chip: a pu, a tile
     per_level: int = 0  # arrays of one of those
     chips: int = 1
-    array_cells: int = 0  # cells of one array
     adapters: "Placement | None" = None  # on the same chips
 
     @property
@@ -210,13 +214,6 @@ class Placement:
     def level_share(self) -> float:
         """One of the outermost level, as a share of all chips used."""
         return self.per_level / (self.capacity * self.chips)
-
-    @property
-    def cell_utilisation(self) -> float:
-        """Cells that hold weights, as a share of the cells of the arrays taken by one copy; 0 without layers."""
-        arrays = sum(block.arrays * block.repetitions for block in self.blocks)
-        held = sum(layer.cells * block.repetitions for block in self.blocks for layer in block.layers)
-        return held / (arrays * self.array_cells) if arrays else 0.0
 
     def levels(self, block: BlockPlacement) -> int:
         """How many of the outermost level one copy of one repetition of a block spans."""
@@ -306,7 +303,7 @@ def _place_on(workload: Workload, chip: Chip, kind: StoredKind, chips: int | Non
     level = list(unit.count)[-1] if len(unit.count) > 1 else "chip"
     return Placement(
         name, tuple(_copy(unit, placed, have - identity)), capacity, level, capacity // instances(unit.count, level),
-        chips or needed, unit.rows * unit.columns,
+        chips or needed,
     )  # fmt: skip
 
 

@@ -126,6 +126,8 @@ def test_cost_counts_the_extra_cells_and_reads() -> None:
     assert more.dynamic_energy == pytest.approx(one.dynamic_energy * (8 + 9) / 8)
     assert more.latency == pytest.approx(one.latency)  # copies are read side by side
     assert any("5 layers are programmed up to 4 times" in said for said in more.assumptions)
+    vain = estimate(work, plain.replace({"redundancy": {"g.*": 4}}))
+    assert "redundancy: g.* names no layer in cells of this model" in vain.assumptions
     assert sum(row["energy"] for row in more.by("layer")) == pytest.approx(more.energy)
     assert {row["layer"] for row in more.by("layer")} == {row["layer"] for row in one.by("layer")}
 

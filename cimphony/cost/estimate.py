@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 
 from cimphony.chip import (
     AcamUnit,
@@ -259,8 +260,9 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
     placement, said = run.placement, list[str]()
     if placement.chips > 1:
         said.append(f"{placement.chips} chips in a row, each with its part of the model")
+    said += _redundancy(run)
     if placement.blocks:
-        said += [_copies(run), *_redundancy(placement)]
+        said.append(_copies(run))
         units = "overlap on different requests" if run.overlap else "serve one request at a time"
         said.append(
             f"a pipeline over {sum(one.repetitions for one in placement.blocks)} blocks; the units of a block {units}"
@@ -319,17 +321,21 @@ def _why(chip: Chip, kind: str) -> str:
     return f"no cost model for units.{name}" if name else "the chip has no unit for it"
 
 
-def _redundancy(placement: Placement) -> list[str]:
-    """What redundant layers add."""
-    layers = [(one, block.repetitions) for block in placement.blocks for one in block.layers if one.redundancy > 1]
-    if not layers:
-        return []
-    extra = sum(one.cells * (one.redundancy - 1) // one.redundancy * times for one, times in layers)
-    most, number = max(one.redundancy for one, _ in layers), sum(times for _, times in layers)
-    return [
-        f"redundancy: {number} layers are programmed up to {most} times and their outputs averaged, "
-        f"{format_count(extra)} cells more; every copy is read for every input"
-    ]
+def _redundancy(run: _Estimate) -> list[str]:
+    """What redundant layers add, and what was asked for in vain."""
+    blocks = run.placement.blocks
+    names = [one.layer for one in run.workload.select("static_matmul")] if blocks else []
+    idle = [pattern for pattern in run.chip.redundancy if not any(fnmatchcase(name, pattern) for name in names)]
+    said = [f"redundancy: {', '.join(idle)} names no layer in cells of this model"] if idle else []
+    layers = [(one, block.repetitions) for block in blocks for one in block.layers if one.redundancy > 1]
+    if layers:
+        extra = sum(one.cells * (one.redundancy - 1) // one.redundancy * times for one, times in layers)
+        most, number = max(one.redundancy for one, _ in layers), sum(times for _, times in layers)
+        said.append(
+            f"redundancy: {number} layers are programmed up to {most} times and their outputs averaged, "
+            f"{format_count(extra)} cells more; every copy is read for every input"
+        )
+    return said
 
 
 def _copies(run: _Estimate) -> str:

@@ -26,11 +26,6 @@ def quad(x: Tensor) -> Tensor:
     return wrapped * (2 - wrapped.abs())
 
 
-def quad_harmonic(n: int) -> float:
-    """Coefficient of sin(n pi x / 2) in the Fourier series of `quad`."""
-    return 32 / (math.pi * n) ** 3 if n % 2 else 0.0
-
-
 @dataclass(frozen=True)
 class Kind:
     """One family of networks: its activation of z at a frequency omega, and how its weights begin."""

@@ -1,6 +1,5 @@
 """What tiles hold after programming: parts of a weight matrix in one cell mode each, and their effective weights."""
 
-import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from cimphony.chip import MODES, CrossbarUnit, Mode
 from cimphony.circuits import Cells, compact, write
+from cimphony.mapping import slc_count
 
 Axis = Literal["row", "column"]
 Memory = Literal["stored", "regenerated"]
@@ -25,7 +25,7 @@ class Assignment:
     @classmethod
     def first_in_slc(cls, axis: Axis, order: Tensor, slc_rate: float) -> "Assignment":
         """The first `slc_rate` (0 to 1) of rows or columns, in the order given, in SLC cells, the rest in MLC."""
-        count = math.ceil(slc_rate * order.numel() - 1e-9)
+        count = slc_count(slc_rate, order.numel())
         parts = {"slc": order[:count].sort().values.cpu(), "mlc": order[count:].sort().values.cpu()}
         return cls(axis, {mode: parts[mode] for mode in MODES if parts[mode].numel()})
 

@@ -20,7 +20,7 @@ from cimphony.circuits import (
     write,
 )
 from cimphony.errors import DataError, StateError
-from cimphony.mapping import mode_columns, weight_slices
+from cimphony.mapping import weight_slices
 from cimphony.nn.acam import Readout
 from cimphony.nn.programmed import Assignment, Memory, Programmed, Recipe, merge, smallest_integer
 from cimphony.random import NORMAL_BITS, Stream
@@ -252,14 +252,11 @@ class Tiles:
         """Cell modes; where no method chose them the output columns of largest norm get SLC cells."""
         if self.assignment is not None:
             return self.assignment
-        counts = mode_columns(self.unit, integers.shape[1])
+        rate = self.unit.cell.slc_rate
+        if rate is None:
+            return Assignment("column", {next(iter(self.unit.cell.bits)): torch.arange(integers.shape[1])})
         order = torch.sort(integers.pow(2).sum(dim=0), descending=True, stable=True).indices
-        modes, first = {}, 0
-        for mode, count in counts.items():  # SLC first
-            if count:
-                modes[mode] = order[first : first + count].sort().values
-                first += count
-        return Assignment("column", modes)
+        return Assignment.first_in_slc("column", order, rate)
 
     def _need_ranges(self) -> None:
         missing = []

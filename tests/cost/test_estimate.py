@@ -51,7 +51,8 @@ def test_actions_of_one_product_by_hand():
 
 @pytest.mark.parametrize(("coding", "slices"), [("bit_serial", 8), ("pulse_width", 1), ("multi_bit", 4)])
 def test_reads_follow_the_input_coding(coding: str, slices: int):
-    chip = HYFLEX.replace({"units.analog.input.coding": coding, "units.analog.input.slice_bits": 2})
+    digits = {"slice_bits": 2} if coding == "multi_bit" else {}
+    chip = HYFLEX.replace({"units.analog.input": {"coding": coding, **digits}})
     unit = chip.units["analog"]
     one = Operation(layer="w", kind="static_matmul", m=5, k=64, n=1)
     assert on_crossbar(unit, one, place_layer(unit, "w", 64, 1)).counts["read"] == 5 * slices
