@@ -157,5 +157,6 @@ class AcamUnit(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        needs(self, "log_scales", "floor_is", "added")  # equal shares have equal scales
         check_components(self.components, ACAM_ACTIONS, ("chip",))
         return self

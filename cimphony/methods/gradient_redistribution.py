@@ -10,8 +10,7 @@ of the loss with respect to their singular values, and put the first few per cen
     cim.convert_(model, chip); assign_(model, slc_rate=0.1); cim.program_(model)
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -20,11 +19,11 @@ from typing import Any, Literal
 
 import torch
 from rich.progress import Progress
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cimphony.chip import MODES
 from cimphony.errors import DataError, StateError
+from cimphony.methods.training import finite, own_loss, resume, save_checkpoint
 from cimphony.nn.layers import AnalogLayer, place_ranks
 from cimphony.nn.low_rank import RANKS, FusedLowRank, LowRankLinear, hard_threshold, replace_module, weight_of
 from cimphony.nn.programmed import Assignment
@@ -141,8 +140,8 @@ class GradientRedistribution:
             watch.finish()
             return model
         optimiser = torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        kept = Path(checkpoint) if checkpoint else None
-        first = _resume(kept, model, optimiser, watch) if kept and kept.exists() else 0
+        losses, found = resume(checkpoint, model, optimiser)
+        self.losses, first = self.losses + losses, watch.resume(found) if found else 0
         with ExitStack() as after, Progress(disable=not progress) as bar:
             after.callback(model.train, model.training)
             after.callback(optimiser.zero_grad)
@@ -150,13 +149,13 @@ class GradientRedistribution:
             for epoch in range(first, self.epochs):
                 for batch in bar.track(data, description=f"epoch {epoch + 1} of {self.epochs}"):
                     optimiser.zero_grad()
-                    value = (loss or _own_loss)(model, batch)
+                    value = (loss or own_loss)(model, batch)
                     value.backward()
-                    self.losses.append(_finite(float(value.detach()), self.lr))
+                    self.losses.append(finite(value, watch.steps, f"lr = {self.lr:g}"))
                     watch.step()
                     optimiser.step()
-                if kept:
-                    _checkpoint(kept, model, optimiser, watch, epoch + 1)
+                if checkpoint:
+                    save_checkpoint(checkpoint, model, optimiser, self.losses, watch.state(epoch + 1))
         watch.finish()
         return model
 
@@ -174,6 +173,16 @@ class _Watch:
             if gradient is not None:
                 self.sums[name] = gradient.abs().double() + (0.0 if self.last_only else self.sums[name])
         self.steps += 1
+
+    def state(self, epochs: int) -> dict[str, Tensor]:
+        """For a checkpoint after so many epochs."""
+        return self.sums | {"epochs, steps": torch.tensor([epochs, self.steps])}
+
+    def resume(self, state: dict[str, Tensor]) -> int:
+        """Go on from a checkpoint; returns the epochs that are done."""
+        epochs, self.steps = state.pop("epochs, steps").tolist()
+        self.sums = state
+        return epochs
 
     def finish(self) -> None:
         if self.steps == 0:
@@ -196,54 +205,6 @@ def _train_with(trainer: Any, watch: _Watch) -> None:
         trainer.train()
     finally:
         trainer.remove_callback(callback)
-
-
-def _own_loss(model: nn.Module, batch: Any) -> Tensor:
-    output = model(**batch) if isinstance(batch, Mapping) else model(batch)
-    found = getattr(output, "loss", None)
-    if found is None:
-        raise DataError(
-            "the model gives no loss for this batch: add labels to it, or pass loss=lambda model, batch: ..."
-        )
-    return found
-
-
-def _finite(value: float, lr: float) -> float:
-    if not math.isfinite(value):
-        raise DataError(f"the loss became {value}; lower lr (now {lr:g}) and begin again from the last checkpoint")
-    return value
-
-
-def _checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: _Watch, epoch: int) -> None:
-    """Weights, optimiser moments and sums in one safetensors file, written atomically."""
-    tensors = {f"model|{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"sum|{name}": value for name, value in watch.sums.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser|{index}|{key}": torch.as_tensor(value) for key, value in state.items()}
-    tensors["progress"] = torch.tensor([epoch, watch.steps])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".part")
-    save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, temporary)
-    temporary.replace(path)
-
-
-def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, watch: _Watch) -> int:
-    """Read a checkpoint back; returns the epochs that are done."""
-    tensors = load_file(path)
-    weights = {name.removeprefix("model|"): value for name, value in tensors.items() if name.startswith("model|")}
-    sums = {name.removeprefix("sum|"): value for name, value in tensors.items() if name.startswith("sum|")}
-    if set(weights) != set(model.state_dict()) or set(sums) != set(watch.sums):
-        raise DataError(f"checkpoint {path} is of another model; remove it or give another path")
-    model.load_state_dict(weights)
-    watch.sums = sums
-    state = optimiser.state_dict()
-    for name, value in tensors.items():
-        if name.startswith("optimiser|"):
-            _, index, key = name.split("|")
-            state["state"].setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict(state)
-    epoch, watch.steps = tensors["progress"].tolist()
-    return epoch
 
 
 def assign_(model: nn.Module, slc_rate: float, by: Selection = "gradient", *, seed: int = 0) -> nn.Module:

@@ -11,7 +11,6 @@ off its ideal path. The paper's norm, mu, rank and scale of sigma are not public
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -26,7 +25,7 @@ from transformers import TrainerCallback
 
 from cimphony.chip import Chip
 from cimphony.errors import DataError, StateError
-from cimphony.methods.training import own_loss
+from cimphony.methods.training import finite, own_loss
 from cimphony.nn import AnalogLayer, analog_layers, convert_, is_converted, program_, restore_
 from cimphony.nn.adapters import adapter_names, lora_layers
 from cimphony.record import Draft, Record, over_chips
@@ -138,9 +137,7 @@ def fit_(
                 redraw_(model, seed, step)
             optimiser.zero_grad()
             value = (loss or own_loss)(model, batches(step))
-            losses.append(float(value.detach()))
-            if not math.isfinite(losses[-1]):
-                raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g} or the chip's noise")
+            losses.append(finite(value, step, f"lr = {lr:g} or the chip's noise"))
             (value + mu * regulariser(model, norm) if mu else value).backward()
             if clip is not None:
                 nn.utils.clip_grad_norm_(trained, clip)

@@ -48,7 +48,7 @@ def tune_(
     """
     parameters = [one for one in model.parameters() if one.requires_grad]
     optimiser = torch.optim.AdamW(_groups(model, weight_decay, lr, rates or {}), betas=betas)
-    losses = _resume(Path(checkpoint), model, optimiser) if checkpoint and Path(checkpoint).is_file() else []
+    losses, _ = resume(checkpoint, model, optimiser)
     training = model.training
     model.train()
     with Progress(disable=not progress) as bar:
@@ -60,15 +60,13 @@ def tune_(
                 before(step)
             optimiser.zero_grad()
             value = own_loss(model, batches(step)) if loss is None else loss(model, batches(step))
-            losses.append(float(value.detach()))
-            if not math.isfinite(losses[-1]):
-                raise DataError(f"the loss of step {step} is {losses[-1]}; lower lr = {lr:g}, or raise warm_up")
+            losses.append(finite(value, step, f"lr = {lr:g}, or raise warm_up"))
             value.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             bar.update(task, advance=1, description=f"training, loss {losses[-1]:.3f}")
             if checkpoint and ((step + 1) % save_every == 0 or step + 1 == steps):
-                _save(Path(checkpoint), model, optimiser, losses)
+                save_checkpoint(checkpoint, model, optimiser, losses)
     model.train(training)
     return losses
 
@@ -84,11 +82,19 @@ def _groups(model: nn.Module, weight_decay: float, lr: float, rates: Mapping[str
     return [{"params": some, "weight_decay": decay, "initial_lr": rate} for (decay, rate), some in found.items()]
 
 
-def own_loss(model: nn.Module, batch: Batch) -> Tensor:
+def own_loss(model: nn.Module, batch: Any) -> Tensor:
     """The loss that a model gives with its outputs."""
-    found = getattr(model(**batch), "loss", None)
+    found = getattr(model(**batch) if isinstance(batch, Mapping) else model(batch), "loss", None)
     if found is None:
         raise DataError("the model gives no loss: add labels to the batch, or pass loss=lambda model, batch: ...")
+    return found
+
+
+def finite(loss: Tensor, step: int, what: str) -> float:
+    """The loss of a step as a number; DataError where it is none, with what to lower."""
+    found = float(loss.detach())
+    if not math.isfinite(found):
+        raise DataError(f"the loss of step {step} is {found}; lower {what}")
     return found
 
 
@@ -97,18 +103,31 @@ def _schedule(step: int, steps: int, warm_up: int) -> float:
     return rise * (0.1 + 0.45 * (1 + math.cos(math.pi * step / steps)))
 
 
-def _save(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]) -> None:
-    tensors = {f"model/{name}": value.contiguous().clone() for name, value in model.state_dict().items()}
+def save_checkpoint(
+    path: str | Path,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    losses: list[float],
+    others: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Weights, the optimiser's state, torch's generator, the losses so far and other tensors, written atomically."""
+    tensors = {f"other/{name}": value for name, value in (others or {}).items()}
+    tensors |= {f"model/{name}": value.contiguous().clone() for name, value in model.state_dict().items()}
     tensors["generator"] = torch.random.get_rng_state()  # dropout draws from it
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(path).with_suffix(".tmp")
     save_file(tensors, temporary, metadata={"losses": json.dumps(losses)})
     os.replace(temporary, path)
 
 
-def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> list[float]:
+def resume(
+    path: str | Path | None, model: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[list[float], dict[str, Tensor]]:
+    """Take up a checkpoint: the losses so far and the other tensors; nothing where there is none yet."""
+    if path is None or not Path(path).is_file():
+        return [], {}
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         losses: list[float] = json.loads(file.metadata()["losses"])
@@ -124,4 +143,4 @@ def _resume(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> l
             state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     torch.random.set_rng_state(tensors["generator"])
-    return losses
+    return losses, {name[6:]: value for name, value in tensors.items() if name.startswith("other/")}
