@@ -42,7 +42,9 @@ class PcmDevice(Part):
     """Phase-change memory: the statistical model of a million-device array (Joshi 2020; aihwkit PCMLikeNoiseModel)."""
 
     kind: Literal["pcm"] = "pcm"
-    g_max: Positive = Field(25e-6, description="highest conductance [S]; the published fit is for 25e-6")
+    g_max: Positive = Field(
+        25e-6, description="highest conductance [S], for the drop along wires alone: the published noise scales with it"
+    )
     programming: NonNegative = Field(1.0, description="scale of the published programming noise, 1 as measured")
     drift: NonNegative = Field(1.0, description="scale of the published drift exponent, 1 as measured")
     read: NonNegative = Field(1.0, description="scale of the published 1/f read noise, 1 as measured")
