@@ -28,7 +28,9 @@ class Operation(Part):
     layer: str = Field(description="name of the module")
     kind: OperationKind
     phase: Phase = "prefill"
-    function: str = Field(default="", description="what it computes: linear, conv2d, query_key, gelu, rms_norm, ...")
+    function: str = Field(
+        default="", description="what it computes: linear, gelu, ...; attention's products: query_key, attention_value"
+    )
     m: int = Field(default=0, ge=0, description="rows of the first matrix: tokens, or pixels of all images")
     k: int = Field(default=0, ge=0, description="inner size")
     n: int = Field(default=0, ge=0, description="columns of the second matrix: output features")

@@ -139,8 +139,11 @@ class _Estimate:
         operation = block.operations[at]
         name = self.chip.policy.get(operation.kind, "")
         unit = self.chip.units.get(name)
+        if isinstance(unit, AcamUnit | None) and placed and is_fused(self.chip.unit_for("static_matmul"), placed, at):
+            self.fused += len(block.names)
+            return
         if isinstance(unit, AcamUnit):
-            self._on_acam(name, unit, block, at, placed)
+            self._on_acam(name, unit, block, at)
             return
         job = job_on(unit, operation) if unit else None
         if unit is None or job is None:
@@ -169,12 +172,9 @@ class _Estimate:
             self.tiles = max(self.tiles, scores / (unit.module_bytes * moment))
         return job.seconds / moment
 
-    def _on_acam(self, name: str, unit: AcamUnit, block: Block, at: int, placed: BlockPlacement | None) -> None:
+    def _on_acam(self, name: str, unit: AcamUnit, block: Block, at: int) -> None:
         """On arrays that hold the identity: any of them serves any block, one operation at a time takes them all."""
         operation, arrays = block.operations[at], self.chip.unit(unit.arrays, CrossbarUnit)
-        if placed and is_fused(self.chip.unit_for("static_matmul"), placed, at):
-            self.fused += len(block.names)
-            return
         job = on_acam(unit, arrays, operation, score_row(block.operations, at))
         have = spare_arrays(unit, self.chip, self.placement)
         self.shared[f"{name}.arrays"] += job.seconds * len(block.names) / have
@@ -294,6 +294,8 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
                 f"{name}: roofline at {unit.compute_utilisation:.0%} of peak and {unit.memory_utilisation:.0%} of "
                 "bandwidth; full power while busy; attention and elementwise work fused, without memory traffic"
             )
+    if run.fused and not any(isinstance(unit, AcamUnit) for unit in run.chip.units.values()):
+        said.append(f"{placement.unit}: {run.fused} activations are what a product's ACAMs convert to, at no cost")
     if run.tiles > 1:
         said.append(
             f"attention scores exceed the memory of a block: computed in {run.tiles:.3g} tiles, no extra cost counted"

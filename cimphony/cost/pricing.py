@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cimphony.chip import Acam, AcamCell, Adc, Chip, Component, CrossbarUnit, Unit
+from cimphony.chip import Acam, AcamCell, Adc, Chip, Component, CrossbarUnit, GpuUnit, Unit
 from cimphony.chip.nodes import nominal_voltage
 from cimphony.chip.pricing import instances
 from cimphony.cost.adc import conversion_energy, converter_area
@@ -42,9 +42,8 @@ def price(chip: Chip) -> Prices:
             prices.units[name].append(_price_adc(f"{name}.adc", unit, unit.converter, chip, prices))
         if isinstance(unit, CrossbarUnit) and unit.acam is not None:
             prices.units[name].append(_price_acam(f"{name}.acam", unit, unit.acam, chip, prices))
-        area = 0.0 if isinstance(unit, CrossbarUnit) else float(getattr(unit, "area", 0.0))
-        if area:
-            prices.units[name].append(Priced(f"{name}.die", [], area, 0.0))
+        if isinstance(unit, GpuUnit) and unit.area:
+            prices.units[name].append(Priced(f"{name}.die", [], unit.area, 0.0))
     if prices.scaled:
         prices.assumptions.append("only energy and area of components are scaled: times, links and writes stay")
     return prices

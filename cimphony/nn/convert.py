@@ -124,12 +124,11 @@ def _ask_layers(model: nn.Module) -> None:
 
 
 def _attach_acams(model: nn.Module, chip: Chip) -> None:
-    """Make activations ready for ACAMs: those behind the columns, or those of a unit that runs activations."""
+    """Make activations ready for ACAMs: those of their unit or, where no other unit has them, those behind columns."""
     unit, crossbar = chip.unit_for("activation"), chip.unit_for("static_matmul")
-    own = isinstance(unit, AcamUnit)
-    arrays = chip.units[unit.arrays] if isinstance(unit, AcamUnit) else crossbar
+    arrays = chip.units[unit.arrays] if isinstance(unit, AcamUnit) else None if unit else crossbar
     if isinstance(arrays, CrossbarUnit) and arrays.acam is not None:
-        attach_activations(model, arrays.acam, own_passes=own)
+        attach_activations(model, arrays.acam, own_passes=unit is not None)
 
 
 def _share_modes(model: nn.Module, slc_rate: float) -> None:

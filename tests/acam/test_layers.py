@@ -1,5 +1,6 @@
 """Columns read by ACAMs: what is fused, what is quantised, blocks of rows, gradients, saving."""
 
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,17 @@ def test_fused_by_execution_and_only_where_nothing_else_reads() -> None:
     cim.restore_(model)
     assert type(model.relu) is nn.ReLU
     assert not any("readout" in vars(module) for module in model.modules())
+
+
+def test_numbers_and_cost_agree_who_computes_an_activation() -> None:
+    policy = {"static_matmul": "analog"}
+    for unit, fused in ((None, True), ("vector", False), ("functions", True)):
+        the_chip = chip(policy=policy | ({"activation": unit} if unit else {}))
+        model = nn.Sequential(nn.Sequential(OrderedDict(w=nn.Linear(12, 8), act=nn.GELU())))  # one block
+        report = cim.estimate(cim.trace(model, inputs=(4, 12)), the_chip)
+        assert ("1 activations are what a product's ACAMs convert to" in " ".join(report.assumptions)) == fused
+        assert any(row["operation"] == "activation" for row in report.by("operation")) != fused
+        assert (follows(on_chip(model, torch.randn(64, 12), the_chip))["0.w"] == "0.act") == fused
 
 
 def test_every_conversion_is_quantised_and_close() -> None:

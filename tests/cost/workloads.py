@@ -37,12 +37,10 @@ def transformer(
             at = f"model.layers.{index}"
             for matrix, (k, n) in matrices.items():
                 add(f"{at}.{matrix}", "static_matmul", m=rows, k=k, n=n)
-            groups = heads * batch
+            groups, values = heads * batch, "attention_value"
             add(f"{at}.attention", "dynamic_matmul", function="query_key", m=tokens, k=size, n=context, groups=groups)
             add(f"{at}.attention", "softmax", elements=groups * tokens * context)
-            add(
-                f"{at}.attention", "dynamic_matmul", function="scores_value", m=tokens, k=context, n=size, groups=groups
-            )
+            add(f"{at}.attention", "dynamic_matmul", function=values, m=tokens, k=context, n=size, groups=groups)
             for matrix, (k, n) in after.items():
                 add(f"{at}.{matrix}", "static_matmul", m=rows, k=k, n=n)
                 if matrix == "mlp.up":
