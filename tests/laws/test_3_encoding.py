@@ -22,7 +22,7 @@ KINDS = ["twos_complement", "offset", "differential", "differential_residual", "
 )
 def test_round_trip(kind: str, subtract: str, bits: int, cell_bits: int, data: st.DataObject) -> None:
     cell_bits = min(cell_bits, bits - 1)
-    subtract = "analog" if kind == "differential_residual" else subtract
+    subtract = subtract if kind == "differential" else "analog"
     encoding = Encoding.model_validate({"weights": kind, "bits": bits, "subtract": subtract})
     top = 2 ** (bits - 1) - 1
     numbers = data.draw(st.lists(st.integers(-top, top), min_size=1, max_size=20))
