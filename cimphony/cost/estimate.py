@@ -23,6 +23,7 @@ from cimphony.cost.pricing import Priced, Prices, price, total
 from cimphony.cost.report import CostReport, Entry
 from cimphony.cost.schedule import Times, in_chain, passes, spread, static_times
 from cimphony.cost.work import Job, job_on, unit_instances
+from cimphony.errors import CapacityError, ChipError
 from cimphony.mapping import BlockPlacement, Placement, place, place_layer, settle
 from cimphony.units import format_count
 from cimphony.workload import Block, Operation, Phase, Workload
@@ -41,7 +42,12 @@ def estimate(workload: Workload, chip: Chip, *, chips: int | None = None) -> Cos
     Raises CapacityError where the weights do not fit, ChipError where a price cannot be worked out.
     """
     check_chip(chip)
-    return _Estimate(settle(workload, chip), chip, place(workload, chip, chips)).report()
+    try:
+        return _Estimate(settle(workload, chip), chip, place(workload, chip, chips)).report()
+    except (CapacityError, ChipError) as error:  # of several chips, which?
+        if chip.name in str(error):
+            raise
+        raise type(error)(f"chip {chip.name!r}: {error}") from None
 
 
 class _Estimate:
@@ -290,10 +296,7 @@ def _schedule_assumptions(run: _Estimate) -> list[str]:
         if isinstance(unit, GainCellAttentionUnit):
             said += said_of(name, unit, run.workload)
         if isinstance(unit, GpuUnit):
-            said.append(
-                f"{name}: roofline at {unit.compute_utilisation:.0%} of peak and {unit.memory_utilisation:.0%} of "
-                "bandwidth; full power while busy; attention and elementwise work fused, without memory traffic"
-            )
+            said += _roofline(run, name, unit)
     if run.fused and not any(isinstance(unit, AcamUnit) for unit in run.chip.units.values()):
         said.append(f"{placement.unit}: {run.fused} activations are what a product's ACAMs convert to, at no cost")
     if run.tiles > 1:
@@ -316,6 +319,25 @@ def _experts(workload: Workload, unit: Unit | None) -> list[str]:
         f"experts: a token goes through {' or '.join(f'{used} of {groups}' for used, groups in shares)} ({sizes}), all "
         f"equally likely (uniform routing); {how}"
     ]
+
+
+def _roofline(run: _Estimate, name: str, unit: GpuUnit) -> list[str]:
+    """What a processor's roofline overlooks, and how often."""
+    kinds = {kind for kind, runs_on in run.chip.policy.items() if runs_on == name}
+    launches = sum(
+        one.repeat * len(block.names) for block in run.workload.blocks for one in block.operations
+        if one.macs and one.kind in kinds
+    )  # fmt: skip
+    said = [
+        f"{name}: roofline at {unit.compute_utilisation:.0%} of peak and {unit.memory_utilisation:.0%} of bandwidth; "
+        "full power while busy; attention and elementwise work fused, without memory traffic"
+    ]
+    if unit.power:  # a processor of its own, no block of a chip
+        said.append(
+            f"{name}: {format_count(launches)} products a request are started without delay; a GPU takes microseconds "
+            "to launch each of their kernels, so small models look faster than they run"
+        )
+    return said
 
 
 def _why(chip: Chip, kind: str) -> str:

@@ -48,7 +48,7 @@ def on_gain_cell(unit: GainCellAttentionUnit, operation: Operation) -> Job:
     if size > unit.array:
         raise CapacityError(
             f"layer {operation.layer}: heads of size {size} do not fit arrays of {unit.array} x {unit.array}; choose "
-            f"a model with smaller heads, or array = {size}"
+            f"a model with smaller heads, or a chip with array: {size} in its gain_cell_attention unit"
         )
     tokens, times = operation.m * operation.repeat, operation.groups * operation.repeat
     columns = times * _columns(unit.window, context - operation.m, context)

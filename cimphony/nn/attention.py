@@ -44,14 +44,22 @@ def attention_layers(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in found.items() if isinstance(module, tuple(_MODULES.values()))}
 
 
-def attach(model: nn.Module, chip: Chip) -> list[RemovableHandle]:
+def attach(model: nn.Module, chip: Chip, *, optional: bool) -> list[RemovableHandle]:
     """Put every attention module of a model on the chip's unit for dynamic_matmul; returns the hooks this takes.
 
+    `optional`: a model without attention has other layers on the chip.
     Raises DataError where the model's attention cannot be replaced, CapacityError where a head does not fit.
     """
     unit_name = chip.policy["dynamic_matmul"]
     kind = _MODULES[chip.units[unit_name].kind]
     masked = getattr(kind, "masked", False)
+    if not any(map(_attends, *zip(*model.named_modules(), strict=True))):
+        if optional:
+            return []
+        raise DataError(
+            f"{type(model).__name__} has no attention to put on units.{unit_name}, and chip {chip.name!r} has no "
+            "crossbar for its layers; choose a chip that has one, for example pcm-256"
+        )
     modules = _replaceable(model, unit_name, causal=not masked)
     assert is_pretrained(model)
     made = {
@@ -119,6 +127,12 @@ def _replaceable(model: nn.Module, unit_name: str, *, causal: bool) -> dict[str,
                 f"a ring of columns holds only the past. Use a decoder, or {way_out}"
             )
     return found
+
+
+def _attends(name: str, module: nn.Module) -> bool:
+    """Whether a module is attention by its name or its class's, ours or anybody's."""
+    last = name.rpartition(".")[2].lower()
+    return any(word in one for one in (last, type(module).__name__.lower()) for word in ("attention", "attn"))
 
 
 def _shape(module: nn.Module, model: "PreTrainedModel") -> dict[str, int]:

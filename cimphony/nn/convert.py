@@ -98,7 +98,7 @@ def _convert(
     hooks: list[RemovableHandle] = []
     serves_more = isinstance(chip.unit_for("dynamic_matmul"), AcamUnit)  # so models without attention may run
     if has_numbers(chip) and (is_pretrained(model) or not serves_more):
-        hooks += attach(model, chip)
+        hooks += attach(model, chip, optional=bool(chosen or adapters))
     hooks += attach_special(model, chip)
     _attach_acams(model, chip)
     for path, module in chosen.items():

@@ -88,9 +88,10 @@ class GainCellAttention(nn.Module):
         """Take the arrays of this chip; the scalers keep what they learned."""
         unit = chip.unit(unit_name, GainCellAttentionUnit)
         if self.size > unit.array:
+            arrays = f"the {unit.array} x {unit.array} arrays of units.{unit_name}"
             raise CapacityError(
-                f"layer {self.layer}: heads of size {self.size} do not fit the {unit.array} x {unit.array} arrays of "
-                f"units.{unit_name}; choose a model with smaller heads, or units.{unit_name}.array = {self.size}"
+                f"chip {chip.name!r}, layer {self.layer}: heads of size {self.size} do not fit {arrays}; choose a "
+                f"model with smaller heads, or units.{unit_name}.array = {self.size}"
             )
         self.chip, self.unit_name, self.unit = chip, unit_name, unit
         retention = unit.cell.retention

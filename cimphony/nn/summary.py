@@ -7,7 +7,7 @@ from rich.table import Table
 from torch import nn
 
 from cimphony.nn.acam import AcamActivation, acam_activations
-from cimphony.nn.attention import attention_layers
+from cimphony.nn.attention import attention_layers, has_numbers
 from cimphony.nn.convert import analog_layers, digital_layers, matrix_shape
 from cimphony.nn.layers import AnalogLayer
 from cimphony.units import format_count
@@ -68,7 +68,9 @@ def summary_rows(model: nn.Module) -> list[dict[str, Any]]:
         elif isinstance(module, nn.Embedding):
             rows.append(_digital_row(name, "a table look-up, exact"))
     if layers or attention:
-        rows.append(_digital_row("everything else", "computed exactly in the model's own precision"))
+        chip = (next(iter(layers.values())).tiles[0] if layers else next(iter(attention.values()))).chip
+        found = "" if attention or not has_numbers(chip) else "; no attention was found to put on the chip"
+        rows.append(_digital_row("everything else", f"computed exactly in the model's own precision{found}"))
     return rows
 
 

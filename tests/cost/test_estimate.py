@@ -32,6 +32,20 @@ def share(report, name: str) -> float:
 # counts
 
 
+def test_a_gpu_says_how_many_launches_it_does_not_count():
+    two = Workload(model="two", operations=[
+        Operation(layer="0.w", kind="static_matmul", m=1, k=8, n=8, repeat=3),
+        Operation(layer="0.s", kind="softmax", elements=8),
+        Operation(layer="1.w", kind="dynamic_matmul", m=1, k=8, n=8),
+    ])  # fmt: skip
+    said = [one for one in estimate(two, load_chip("gpu-h100")).assumptions if "without delay" in one]
+    assert said == [
+        "gpu: 4 products a request are started without delay; a GPU takes microseconds to launch each of their "
+        "kernels, so small models look faster than they run"
+    ]
+    assert not [one for one in estimate(two, load_chip("nl-dpe-adc")).assumptions if "without delay" in one]
+
+
 def test_actions_of_one_product_by_hand():
     unit = HYFLEX.units["analog"]
     one = Operation(layer="w", kind="static_matmul", m=3, k=100, n=40, repeat=2)

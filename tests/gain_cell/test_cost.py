@@ -92,7 +92,7 @@ def test_refresh_where_the_window_outlives_the_cells() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(cim.CapacityError, match="heads of size 128 do not fit arrays of 64 x 64"):
+    with pytest.raises(cim.CapacityError, match=r"^chip .*: layer .*: heads of size 128 do not fit arrays of 64 x 64"):
         cim.estimate(token(size=128), cim.load_chip("gain-cell-cmos"))
 
 

@@ -145,7 +145,8 @@ def test_a_window_that_does_not_fit() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: nn.Sequential(nn.Linear(4, 4)), "does not follow transformers' attention interface"),
+        (lambda: nn.TransformerEncoderLayer(4, 1), "does not follow transformers' attention interface"),
+        (lambda: nn.Sequential(nn.Linear(4, 4)), "Sequential has no attention .* has no crossbar for its layers"),
         (
             lambda: transformers.BertModel(
                 transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
@@ -157,6 +158,23 @@ def test_a_window_that_does_not_fit() -> None:
 def test_attention_that_cannot_be_replaced(make: Any, says: str) -> None:
     with pytest.raises(cim.DataError, match=says):
         cim.convert_(make(), chip(window=64))
+
+
+def test_a_model_without_attention_runs_its_layers() -> None:
+    whole = cim.load_chip("pcm-256-gain-cell")
+    model, x = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), torch.randn(32, 8)
+    with torch.no_grad():
+        digital = model(x)
+        for one, said in ((whole, "; no attention was found to put on the chip"), (cim.load_chip("pcm-256"), "")):
+            cim.convert_(model, one)
+            with cim.calibrate(model):
+                model(x)
+            cim.program_(model, seed=0)
+            analog = model(x)
+            assert 0 < (analog - digital).norm() / digital.norm() < 0.3
+            assert cim.summary(model).rows[-1]["why"] == f"computed exactly in the model's own precision{said}"
+            cim.restore_(model)
+        assert torch.equal(model(x), digital)
 
 
 def test_softmax_elsewhere_is_refused() -> None:
