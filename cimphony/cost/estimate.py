@@ -42,10 +42,11 @@ def estimate(workload: Workload, chip: Chip, *, chips: int | None = None) -> Cos
     Raises CapacityError where the weights do not fit, ChipError where a price cannot be worked out.
     """
     check_chip(chip)
+    placement = place(workload, chip, chips)
     try:
-        return _Estimate(settle(workload, chip), chip, place(workload, chip, chips)).report()
+        return _Estimate(settle(workload, chip), chip, placement).report()
     except (CapacityError, ChipError) as error:  # of several chips, which?
-        if chip.name in str(error):
+        if str(error).startswith("chip "):
             raise
         raise type(error)(f"chip {chip.name!r}: {error}") from None
 

@@ -56,11 +56,13 @@ def area_factor(old: float, new: float) -> float:
 
 
 def _energy(node: float, voltage: float | None) -> float:
-    at, (square, linear, constant) = voltage or nominal_voltage(node), _ENERGY[nearest(node)]
+    usual, (square, linear, constant) = nominal_voltage(node), _ENERGY[nearest(node)]
+    at = voltage or usual
     value = (square * at + linear) * at + constant
-    if value <= 0 or 2 * square * at + linear <= 0:  # a fit that falls where the supply rises
+    falling = 2 * square * at + linear <= 0  # where the supply rises
+    if value <= 0 or falling or at > 2 * usual:  # twice: our choice; the fits are of supplies around the usual one
         raise ChipError(
             f"voltage = {at:g} V is outside the scaling table at {node * 1e9:g} nm; choose one near nominal, "
-            f"{nominal_voltage(node):g} V, or give the components numbers of that voltage"
+            f"{usual:g} V, or give the components numbers of that voltage"
         )
     return value

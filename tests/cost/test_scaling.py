@@ -55,8 +55,11 @@ def test_what_cannot_be_scaled_says_so():
         area_factor(350e-9, 65e-9)
     with pytest.raises(ChipError, match=r"voltage = 0.3 V is outside the scaling table at 180 nm"):
         energy_factor(180e-9, 65e-9, 0.3, 1.0)
-    with pytest.raises(ChipError, match=r"voltage = 0.5 V is outside .* nominal, 1.1 V"):  # the fit rises below 0.59 V
-        energy_factor(65e-9, 65e-9, 1.0, 0.5)
+    for volts in (0.5, 5):  # the fit rises below 0.59 V
+        with pytest.raises(ChipError, match=rf"voltage = {volts} V is outside .* nominal, 1.1 V"):
+            energy_factor(65e-9, 65e-9, 1.0, volts)
+    with pytest.raises(ChipError, match=r"^chip 'n': node = 3 nm cannot be scaled; .* give every component numbers"):
+        estimate(bert_base(128), load_chip("hyflexpim").replace({"node": 3e-9, "name": "n"}))
 
 
 # a chip at another node or voltage
