@@ -145,7 +145,7 @@ def test_committed_studies_and_the_one_in_the_docs_are_studies():
     assert len(list(told.grid())) == 12
 
 
-@pytest.mark.parametrize("name", ["adc_rows_sigma", "slc_rate", "chips_side_by_side", "converters"])
+@pytest.mark.parametrize("name", ["adc_rows_sigma", "slc_rate", "chips_side_by_side", "converters", "wires"])
 def test_committed_results_are_whole(name):
     record = read_record(ROOT / "studies" / "results" / name / "study.json")
     asked = load_study(ROOT / "studies" / f"{name}.yaml")
