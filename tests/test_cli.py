@@ -87,6 +87,8 @@ def test_cost_table_and_json(tmp_path):
     assert "Cost of one request: 8 tokens of a prompt, 2 new" in table
     assert "hyflexpim" in table
     assert "gpu-h100" in table
+    assert "assumptions are behind these numbers; --assumptions prints them" in table
+    assert "gpu-h100: gpu: roofline at 50% of peak" in run(*arguments, "--assumptions")
     data = json.loads(run(*arguments, "--json", "--out", "cost.json"))
     assert data["model"] == "demo"
     assert [one["chip"] for one in data["reports"]] == ["hyflexpim", "gpu-h100"]

@@ -14,7 +14,17 @@ from cimphony.cli.explore import explore
 from cimphony.cli.show import Commands, say, show, telling
 from cimphony.cli.sweep import sweep
 from cimphony.record import Record, read_records, write_record
-from cimphony.report import Format, Table, accuracy_table, claims_table, cost_table, mapping_table, series, write_report
+from cimphony.report import (
+    Format,
+    Table,
+    accuracy_table,
+    assumptions_of,
+    claims_table,
+    cost_table,
+    mapping_table,
+    series,
+    write_report,
+)
 from cimphony.units import format_quantity, parse_seconds
 
 app = typer.Typer(
@@ -174,6 +184,7 @@ def cost(
     prompt: Annotated[int, typer.Option(min=1, help="tokens of the prompt")] = 128,
     new_tokens: Annotated[int, typer.Option(min=0, help="tokens generated after it")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="requests served together")] = 1,
+    assumptions: Annotated[bool, typer.Option("--assumptions", help="also print all that was assumed")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON instead of a table")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="also write a record, for 'cimphony report'")] = None,
 ) -> None:
@@ -186,8 +197,13 @@ def cost(
         write_record(record, out)
     if as_json:
         typer.echo(json.dumps({key: record.results[key] for key in ("model", "reports")}, indent=1))
-    else:
-        show(cost_table(record.results))
+        return
+    show(cost_table(record.results))
+    found = assumptions_of([record])
+    if not assumptions:
+        say(f"{len(found)} assumptions are behind these numbers; --assumptions prints them")
+    for one, of in found.items() if assumptions else ():
+        say(f"{', '.join(of)}: {one}")
 
 
 app.command(epilog="Example: `cimphony sweep studies/slc_rate.yaml --workers 4`")(sweep)

@@ -4,6 +4,7 @@ from cimphony.report.page import Format, render_report, write_report
 from cimphony.report.tables import (
     Table,
     accuracy_table,
+    assumptions_of,
     breakdown_table,
     claims_table,
     cost_table,
@@ -15,6 +16,7 @@ __all__ = [
     "Format",
     "Table",
     "accuracy_table",
+    "assumptions_of",
     "breakdown_table",
     "claims_table",
     "cost_table",
