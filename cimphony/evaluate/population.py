@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
-from operator import itemgetter
+from operator import index, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def evaluate_chips(
     if is_converted(model):
         raise StateError("the model is converted already: cim.restore_(model) first")
     fidelities = [_own_fidelity(chip) if one is None else one for one in fidelities]
+    seeds, ages = _whole(seeds), [float(age) for age in ages]
     grid = dict.fromkeys((fidelity, seed, age) for fidelity in fidelities for seed in seeds for age in sorted(ages))
     if not grid:
         raise DataError("seeds, ages and fidelities must each have an entry; for one fresh chip, seeds=[0]")
@@ -165,6 +166,16 @@ def _groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for point in points:
         groups.setdefault((point["fidelity"], point["age"]), []).append(point["value"])
     return [{"fidelity": kind, "age": age, **over_chips(values)} for (kind, age), values in sorted(groups.items())]
+
+
+def _whole(seeds: Any) -> list[int]:
+    """Plain integers, which records can hold, of whatever counts as such."""
+    try:
+        return [index(seed) for seed in seeds]
+    except TypeError:
+        raise DataError(
+            f"seeds = {seeds!r} is not allowed: give whole numbers, one for each chip, for example range(5)"
+        ) from None
 
 
 def _own_fidelity(chip: Chip) -> str:

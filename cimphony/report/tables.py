@@ -92,6 +92,8 @@ def accuracy_table(records: Sequence[Record]) -> Table:
     results = records[0].results
     name = measure(results)
     caption = f"{name.capitalize()}, {'higher' if higher_is_better(results) else 'lower'} is better"
+    if any(group.get("sd") is not None for record in records for group in ordered(record.results)):
+        caption += "; ± is one standard deviation over chips"
     rows = [("digital", MISSING, MISSING, number(results.get("digital")), MISSING, MISSING)]
     rows += [_accuracy_row(record, group) for record in records for group in ordered(record.results)]
     columns = ("Chip", "Age", "Reads", name.capitalize(), "Against digital", "Chips")

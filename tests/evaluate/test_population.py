@@ -4,6 +4,7 @@ import copy
 import json
 import statistics
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,6 +78,11 @@ def test_groups_are_mean_and_sample_spread():
     assert (group["min"], group["max"]) == (min(fresh), max(fresh))
     assert len(set(fresh)) == 3
     assert run(seeds=[0]).results["groups"][0]["sd"] is None
+
+
+def test_seeds_and_ages_of_numpy(tmp_path):
+    run(seeds=np.arange(2), ages=np.array([0, 60]), record_path=tmp_path / "record.json")
+    assert run(seeds=[0, 1], ages=[0, 60], record_path=tmp_path / "record.json").results["groups"][1]["chips"] == 2
 
 
 def test_the_record_says_what_ran(tmp_path):
@@ -175,6 +181,9 @@ def test_a_record_of_another_run(tmp_path):
 def test_bad_input():
     with pytest.raises(DataError, match="must each have an entry"):
         run(seeds=[])
+    for seeds in (3, [0.5]):
+        with pytest.raises(DataError, match=r"seeds = .* is not allowed: give whole numbers"):
+            run(seeds=seeds)
     with pytest.raises(DataError, match="gives nan on the digital model"):
         run(metric=lambda model: float("nan"))
     with pytest.raises(DataError, match=r"gives inf on pcm-256, seed 0, age 0 s, exact"):
