@@ -56,7 +56,6 @@ BAD = [
     ),
     ({"units.analog.input.slice_bits": 2}, "slice_bits = 2 needs coding: multi_bit, not bit_serial; or slice_bits: 1"),
     ({"units.analog.adc.quantile": 0.9}, "quantile = 0.9 needs range: calibrated, not level"),
-    ({"links.module": {"bandwidth": 1e9}}, "it must be 'bus', 'pu' or 'chip'"),
     ({"units.analog.encoding.bits": None}, "fidelity exact reads integers"),
     ({"policy.static_matmul": "nowhere"}, "'nowhere' is not one of the units"),
     ({"policy.softmax": "analog"}, "a crossbar unit cannot run softmax"),
