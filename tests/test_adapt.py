@@ -72,6 +72,19 @@ def test_cost_sees_the_factors(adapted: Path) -> None:
     assert cim.estimate(after, chip).energy > 0
 
 
+def test_the_same_command_gives_the_same_model(tmp_path: Path) -> None:
+    """The demo model has dropout, which draws from torch's own generator."""
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state, out = torch.random.get_rng_state(), tmp_path / str(seed)
+        short = [*COMMAND.replace("2048", "320").split(), "--fidelity", "effective", "--out", str(out)]
+        assert CliRunner().invoke(app, short).exit_code == 0
+        assert torch.equal(torch.random.get_rng_state(), state)
+        found.append(read_record(out / "after.json").settings["model"])
+    assert found[0] == found[1]
+
+
 def test_noise_aware(tmp_path: Path) -> None:
     command = "adapt noise-aware demo --data demo --steps 2 --lr 1e-4 --seeds 1 --max-tokens 320 --chip"
     noisy = cim.load_chip("pcm-256").replace({"units.analog.fidelity": "effective"})

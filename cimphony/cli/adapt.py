@@ -157,12 +157,16 @@ def _redistribute(
     task: "Task", chip: Chip, slc_rate: float, by: By, epochs: int, lr: float, model: Any, checkpoint: Path
 ) -> tuple[Any, Any]:
     """The digital model in factors, and a calibration with the cell modes of their ranks."""
+    import torch
+
     from cimphony.evaluate.population import calibrate_on
     from cimphony.methods.gradient_redistribution import GradientRedistribution, assign_, decompose_, fuse_
     from cimphony.nn import calibration_of, convert_, restore_
 
     adapted = decompose_(model, exclude=task.digital)
-    GradientRedistribution(epochs, lr=lr).fit(adapted, task.training(0), checkpoint=checkpoint)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # dropout
+        GradientRedistribution(epochs, lr=lr).fit(adapted, task.training(0), checkpoint=checkpoint)
     assign_(convert_(fuse_(adapted), chip, exclude=task.digital), slc_rate, by)
     calibrate_on(adapted, task.training(0)[:4])
     learned = calibration_of(adapted)

@@ -38,17 +38,18 @@ class Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
+_KEPT = {"finished points": "*.json", "weights in training": "*.safetensors"}
+
+
 @contextmanager
 def keeping(folder: Path) -> Iterator[None]:
     """Ctrl-C inside says where the finished points are."""
     try:
         yield
     except KeyboardInterrupt:
-        kept = any(folder.glob("*.json"))
-        place = (
-            f"finished points are in {folder}; the same command goes on from there" if kept else "nothing is finished"
-        )
-        raise KeyboardInterrupt(f"; {place}") from None
+        kept = [what for what, files in _KEPT.items() if any(folder.glob(files))]
+        goes_on = f"{' and '.join(kept)} are in {folder}; the same command goes on from there"
+        raise KeyboardInterrupt(f"; {goes_on if kept else 'nothing is finished'}") from None
 
 
 class _Lines(logging.Handler):

@@ -117,7 +117,9 @@ class Study:
     def untruncated(self) -> nn.Module:
         """SVD without a threshold and without fine-tuning: only gradient statistics."""
         model = decompose_(self.dense(), rank=1.0, exclude=self.task.digital)
-        GradientRedistribution(1, lr=_SHORT).fit(model, _Epochs(self.task, 1, whole=False), progress=False)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            GradientRedistribution(1, lr=_SHORT).fit(model, _Epochs(self.task, 1, whole=False), progress=False)
         return model.eval()
 
     def row_gradients(self) -> dict[str, Tensor]:
