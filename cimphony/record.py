@@ -5,7 +5,8 @@ import platform
 import secrets
 import statistics
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -132,18 +133,25 @@ def write_record(record: Record, path: str | Path) -> Path:
 
 def write_text(text: str, path: str | Path, what: str) -> Path:
     """Write atomically; DataError, naming `what` it is, where the file cannot be written."""
+    with written(path, what) as part:
+        part.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+@contextmanager
+def written(path: str | Path, what: str) -> Generator[Path]:
+    """A file to write to, which takes the place of `path` once it is whole; DataError where that cannot be."""
     target = Path(path)
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            part.write_text(text, encoding="utf-8")
+            yield part
             part.replace(target)
         finally:  # after a full disk, or Ctrl-C
             part.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{what} {str(target)!r} cannot be written: {error.strerror}; choose another folder") from None
-    return target
 
 
 def read_record(path: str | Path) -> Record:

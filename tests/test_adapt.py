@@ -116,4 +116,5 @@ def test_errors() -> None:
         return CliRunner().invoke(app, ["adapt", "gradient-redistribution", "demo", "--data", "demo", *more]).output
 
     assert "has one cell mode" in output("--chip", "pcm-256")
+    assert "--out 'README.md/x' cannot be written: Not a directory" in output("--out", "README.md/x")
     assert "choose one of CoLA" in output("--task", "QQP")

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,7 @@ def _adapt(
 
     folder = out or Path("runs") / f"adapt-{Path(model).name or 'model'}"
     key = hashlib.blake2b(repr((model, settings, chip)).encode(), digest_size=6).hexdigest()
+    _check_writable(folder)  # before there is anything to lose
     with keeping(folder):
         dense = Study(task, folder / f"trained-{key}", epochs=settings["train_epochs"]).dense()
         adapted, learned = change(copy.deepcopy(dense), folder / f"tuning-{key}.safetensors")
@@ -136,6 +138,14 @@ def _adapt(
         show(accuracy_table([record]))
     say(f"Report: {write_report(records, folder / 'report.html')}")
     say(f"Model: {_save(adapted, learned, chip, task, folder / 'model', model)}")
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataError(f"--out {str(folder)!r} cannot be written: {error.strerror}; choose another folder") from None
 
 
 def _at_rate(chip: Chip, slc_rate: float) -> Chip:

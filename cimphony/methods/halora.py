@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
@@ -28,6 +28,7 @@ from cimphony.errors import DataError, StateError
 from cimphony.methods.training import finite, own_loss
 from cimphony.nn import AnalogLayer, analog_layers, convert_, is_converted, program_, restore_
 from cimphony.nn.adapters import adapter_names, lora_layers
+from cimphony.nn.store import write_tensors
 from cimphony.record import Draft, Record, over_chips
 
 Norm = Literal["frobenius", "spectral"]
@@ -239,7 +240,7 @@ def ablation(
             draft.save(**{key: draft.results[key] | {name: one} for key, one in found.items()})
             if kept:
                 trained = [(key, one) for key, one in model.named_parameters() if one.requires_grad]
-                save_file({key: one.detach().clone() for key, one in trained}, kept)
+                write_tensors({key: one.detach().clone() for key, one in trained}, kept, "trained weights")
         model.eval()
         for level, group in groupby(todo, key=itemgetter(0)):
             convert_(model, levels[level], include=include)

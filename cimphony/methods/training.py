@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cimphony.errors import DataError
+from cimphony.nn.store import write_tensors
 
 Batch = Mapping[str, Any]
 
@@ -116,10 +115,7 @@ def save_checkpoint(
     tensors["generator"] = torch.random.get_rng_state()  # dropout draws from it
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{key}": value for key, value in state.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(path).with_suffix(".tmp")
-    save_file(tensors, temporary, metadata={"losses": json.dumps(losses)})
-    os.replace(temporary, path)
+    write_tensors(tensors, path, "checkpoint", {"losses": json.dumps(losses)})
 
 
 def resume(

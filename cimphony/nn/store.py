@@ -3,12 +3,15 @@
 The cells themselves are not stored: seed and age rebuild them, bit for bit.
 """
 
+import errno
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,7 +24,7 @@ from cimphony.nn.convert import age_, convert_, converted_layers, digital_layers
 from cimphony.nn.experts import experts_apart
 from cimphony.nn.layers import AnalogLayer
 from cimphony.nn.low_rank import RANKS, reshape_
-from cimphony.record import write_text
+from cimphony.record import write_text, written
 
 CHIP_FILE, STATE_FILE = "chip.yaml", "cimphony.json"
 WEIGHTS_FILE, RANGES_FILE = "model.safetensors", "ranges.safetensors"
@@ -35,21 +38,34 @@ def save(model: nn.Module, folder: str | Path) -> Path:
     weights as `save_pretrained` writes them, else `model.safetensors`.
     """
     layers, attention, learned = converted_layers(model, "save"), attention_layers(model), calibration_of(model)
-    place = Path(folder)
-    place.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict()
+    place, state = Path(folder), model.state_dict()
     if hasattr(model, "save_pretrained"):
         digital = {name: value for name, value in state.items() if name not in learned.attention}
-        model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            model.save_pretrained(place, **({"state_dict": digital} if attention else {}))  # type: ignore[operator]
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"model {str(place)!r} cannot be written: {error}; choose another folder") from None
     else:
-        save_file(_unshared(state), place / WEIGHTS_FILE)
+        write_tensors(_unshared(state), place / WEIGHTS_FILE, "model")
     chip = next(iter(attention.values())).chip if attention else next(iter(layers.values())).tiles[0].chip
     write_text(chip.to_yaml(), place / CHIP_FILE, "saved chip")
     if attention:
-        save_file(_unshared(learned.attention), place / ATTENTION_FILE)
-    save_file(learned.ranges, place / RANGES_FILE)
+        write_tensors(_unshared(learned.attention), place / ATTENTION_FILE, "saved attention")
+    write_tensors(learned.ranges, place / RANGES_FILE, "saved ranges")
     write_text(json.dumps(_state(model, layers, learned), indent=1) + "\n", place / STATE_FILE, "saved model")
     return place
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], path: str | Path, what: str, metadata: dict[str, str] | None = None
+) -> None:
+    """Write safetensors atomically; DataError, naming `what` it is, where the file cannot be written."""
+    with written(path, what) as part:
+        try:
+            save_file(dict(tensors), part, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from None
 
 
 def load_(model: nn.Module, folder: str | Path) -> nn.Module:

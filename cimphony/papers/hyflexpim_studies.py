@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ from cimphony.evaluate.glue import TASKS, batches, judge, load_glue, outputs_of
 from cimphony.evaluate.metrics import evaluating, logits_of
 from cimphony.methods.gradient_redistribution import GradientRedistribution, decomposable, decompose_, fuse_
 from cimphony.nn.low_rank import hard_threshold, reshape_
+from cimphony.nn.store import write_tensors
 
 STAGES = ("dense", "svd", "svd, fine-tuned")
 _STATISTICS = 40  # batches that gradient statistics without fine-tuning are taken over
@@ -157,11 +158,9 @@ class Study:
         path = self._path(name)
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, tied = path.with_suffix(".part"), getattr(model, "all_tied_weights_keys", {})
+        tied = getattr(model, "all_tied_weights_keys", {})
         kept = {key: value.detach().contiguous().clone() for key, value in model.state_dict().items()}
-        save_file({key: value for key, value in kept.items() if key not in tied}, temporary)
-        temporary.replace(path)
+        write_tensors({key: value for key, value in kept.items() if key not in tied}, path, "trained weights")
 
 
 def _loaded(model: nn.Module, path: Path) -> nn.Module:

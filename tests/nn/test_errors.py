@@ -2,13 +2,17 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 import cimphony as cim
+from cimphony.nn.store import write_tensors
 
 
 def model() -> nn.Module:
@@ -269,3 +273,22 @@ def test_a_model_made_in_inference_mode() -> None:
         net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
         assert net(torch.ones(2, 8)).shape == (2, 2)
         cim.restore_(net)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One error, and what was there before stays."""
+    net = cim.program_(cim.convert_(model(), cim.load_chip(HYFLEX)))
+    (tmp_path / "file").touch()
+    with pytest.raises(cim.DataError, match=r"cannot be written: Not a directory; choose another folder"):
+        cim.save(net, tmp_path / "file" / "model")
+    write_tensors({"x": torch.ones(2)}, tmp_path / "kept.safetensors", "checkpoint")
+
+    def full(tensors: object, path: Path, metadata: object) -> None:
+        path.write_text("half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("cimphony.nn.store.save_file", full)
+    with pytest.raises(cim.DataError, match=r"checkpoint '.*kept.safetensors' cannot be written: No space left"):
+        write_tensors({"x": torch.zeros(2)}, tmp_path / "kept.safetensors", "checkpoint")
+    assert torch.equal(load_file(tmp_path / "kept.safetensors")["x"], torch.ones(2))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "kept.safetensors"]
