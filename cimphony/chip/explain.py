@@ -42,7 +42,9 @@ def _sentence(detail: Any, field: str, path: list[str], model: type[BaseModel]) 
     if kind == "value_error":
         return f"{field}: {message}" if field else message
     message = message[0].lower() + message[1:]
-    return f"{field} = {textwrap.shorten(repr(value), 80)} is not allowed: {message.replace('input should', 'it must')}"
+    for theirs, ours in (("input should", "it must"), ("a valid tuple", "a list"), ("a valid dictionary", "a mapping")):
+        message = message.replace(theirs, ours)
+    return f"{field} = {textwrap.shorten(repr(value), 80)} is not allowed: {message}"
 
 
 def _is_tag(part: Any, detail: Any, data: dict[str, Any]) -> bool:

@@ -54,6 +54,7 @@
     try {
       const found = await ask("/cost", question(), mine.signal);
       complain(found.error ?? "");
+      if (!answer) $("note").textContent = "";
       if (!found.error) { answer = found; show(); }
     } catch (error) {
       if (error.name !== "AbortError") complain(`No answer: ${error.message}. Is cimphony explore still running?`);
