@@ -44,8 +44,7 @@ def read_sd(device: MeasuredDevice, levels: Tensor, written: Tensor, top: int, s
 
 def _scale(device: MeasuredDevice, top: int) -> tuple[float, float]:
     """Conductance of level 0 and of one level more [S]."""
-    low, high = device.levels[0].target, device.levels[-1].target
-    return low, (high - low) / top
+    return device.g_min, (device.g_max - device.g_min) / top
 
 
 def _at(device: MeasuredDevice, column: str, conductance: Tensor) -> Tensor:
